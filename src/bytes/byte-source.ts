@@ -1,0 +1,101 @@
+import { constants } from 'node:fs';
+import { type FileHandle, open } from 'node:fs/promises';
+import { type CallOptions, FormatError } from '../core/index.ts';
+import type { Struct } from './struct.ts';
+
+/** Random access to bytes: a file, an object in a bucket, a buffer. */
+export interface ByteSource extends AsyncDisposable {
+  /** In bytes; a safe integer. */
+  readonly size: number;
+  /** Fills `target` whole from `offset` (bytes), or rejects: never short. Concurrent calls are allowed. */
+  readInto(target: Uint8Array, offset: number, options?: CallOptions): Promise<void>;
+  /** The same as `Symbol.asyncDispose`, for callers without `await using`. May be called twice. */
+  close(): Promise<void>;
+}
+
+/** Throws a `RangeError` unless `[offset, offset + length)` lies within `size` bytes. */
+export function assertRange(what: string, size: number, offset: number, length: number): void {
+  if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(length) || offset < 0 || length < 0) {
+    throw new RangeError(`${what}: offset ${offset} and length ${length} must be safe integers, not negative`);
+  }
+  if (offset + length > size) {
+    throw new RangeError(`${what}: ${length} bytes at ${offset} reach past its end at ${size}`);
+  }
+}
+
+/** Bytes in memory as a source. */
+export function memorySource(bytes: Uint8Array): ByteSource {
+  return {
+    size: bytes.byteLength,
+    async readInto(target, offset, { signal } = {}) {
+      signal?.throwIfAborted();
+      assertRange('memory', bytes.byteLength, offset, target.byteLength);
+      target.set(bytes.subarray(offset, offset + target.byteLength));
+    },
+    async close() {},
+    async [Symbol.asyncDispose]() {},
+  };
+}
+
+/**
+ * A file as a source, opened for reading. Its size is taken once, when it is opened; a file that shrinks later gives
+ * `BYTES_FILE_SHORT`.
+ */
+export async function openFileSource(path: string): Promise<ByteSource> {
+  const handle = await open(path, constants.O_RDONLY);
+  try {
+    const { size } = await handle.stat();
+    return fileSource(handle, size, path);
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
+}
+
+/** The first `size` bytes of an open file; closing the source closes the handle. */
+export function fileSource(handle: FileHandle, size: number, path: string): ByteSource {
+  let closing: Promise<void> | undefined;
+  const close = () => {
+    closing ??= handle.close();
+    return closing;
+  };
+  return {
+    size,
+    async readInto(target, offset, { signal } = {}) {
+      assertRange(path, size, offset, target.byteLength);
+      for (let done = 0; done < target.byteLength; ) {
+        signal?.throwIfAborted();
+        const { bytesRead } = await handle.read(target, done, target.byteLength - done, offset + done);
+        if (bytesRead === 0) {
+          throw new FormatError('BYTES_FILE_SHORT', {
+            what: 'file',
+            offset: offset + done,
+            expected: `${size} bytes`,
+            actual: `its end at ${offset + done}`,
+            file: path,
+          });
+        }
+        done += bytesRead;
+      }
+    },
+    close,
+    [Symbol.asyncDispose]: close,
+  };
+}
+
+/** Reads `length` bytes into memory of their own. The caller has checked `length`. */
+export async function readBytes(
+  from: ByteSource,
+  offset: number,
+  length: number,
+  options?: CallOptions,
+): Promise<Uint8Array> {
+  const bytes = new Uint8Array(length);
+  await from.readInto(bytes, offset, options);
+  return bytes;
+}
+
+/** Reads and decodes one structure. */
+export async function readStruct<T>(from: ByteSource, at: number, codec: Struct<T>, options?: CallOptions): Promise<T> {
+  return codec.decode(await readBytes(from, at, codec.size, options), at);
+}

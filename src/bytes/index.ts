@@ -1,0 +1,28 @@
+export { type BitRun, countSetBits, hasBit, nextBit, runsOfSetBits, setBits } from './bitmap.ts';
+export { type ByteReader, byteReader } from './byte-reader.ts';
+export {
+  assertRange,
+  type ByteSource,
+  fileSource,
+  memorySource,
+  openFileSource,
+  readBytes,
+  readStruct,
+} from './byte-source.ts';
+export { exactly, type SizedStream } from './sized-stream.ts';
+export {
+  ascii,
+  type Field,
+  type Fields,
+  raw,
+  readSize64,
+  type Shape,
+  type Struct,
+  size64,
+  struct,
+  u8,
+  u16,
+  u32,
+  u64,
+} from './struct.ts';
+export { isZero, zeroes } from './zero.ts';

@@ -1,0 +1,126 @@
+/** Bytes that are not what their format promises; the prefix names the format. */
+export type FormatErrorCode = `${'BYTES' | 'STREAM' | 'VHD' | 'XVA' | 'CBT' | 'NBD'}_${string}`;
+
+/**
+ * Every code that an error of this library carries. Codes are stable: match them, not the messages.
+ * Each is explained in `docs/errors.md`.
+ */
+export type ErrorCode =
+  | FormatErrorCode
+  // runs
+  | 'ABORTED'
+  | 'NOT_FOUND'
+  | 'PLAN_STALE'
+  | 'PLAN_CONFLICT'
+  | 'FALLBACK_REFUSED'
+  | 'RESTORE_MISMATCH'
+  | 'DISKS_DIFFER'
+  // host
+  | 'HOST_CALL_FAILED'
+  | 'HOST_UNREACHABLE'
+  | 'HOST_AUTHENTICATION_FAILED'
+  | 'HOST_CERTIFICATE_MISMATCH'
+  | 'HOST_ANSWER_INVALID'
+  | 'HOST_NOT_SUPPORTED'
+  | 'TASK_FAILED'
+  | 'TASK_VANISHED'
+  | 'TIMEOUT'
+  | 'TRANSFER_CUT'
+  | 'TRANSFER_FAILED'
+  | 'VM_NOT_SUPPORTED'
+  | 'CBT_UNAVAILABLE'
+  | 'NBD_UNAVAILABLE'
+  | 'CLEAN_UP_INCOMPLETE'
+  // store
+  | 'REPOSITORY_FORMAT_NEWER'
+  | 'REPOSITORY_INVALID'
+  | 'REPOSITORY_MISSING'
+  | 'STORE_EXISTS'
+  | 'STORE_FULL'
+  | 'STORE_IO'
+  | 'STORE_NAME_INVALID'
+  | 'STORE_NOT_FOUND'
+  | 'POINT_BROKEN';
+
+/** What a person or a log needs beside the message: plain, serialisable, free of secrets. */
+export type ErrorFacts = Readonly<Record<string, unknown>>;
+
+export interface BackupErrorOptions extends ErrorOptions {
+  /**
+   * Would the same call, repeated unchanged, have a fair chance?
+   * @defaultValue `false`
+   */
+  readonly retryable?: boolean | undefined;
+  /** @defaultValue `{}` */
+  readonly facts?: ErrorFacts | undefined;
+}
+
+/**
+ * The root of every error this library throws about the outside world. Wrong arguments are `TypeError` or
+ * `RangeError`; an aborted primitive rejects with `signal.reason`.
+ */
+export class BackupError extends Error {
+  /** A stable name in capitals, see {@link ErrorCode}. */
+  readonly code: ErrorCode;
+  /** Would the same call, repeated unchanged, have a fair chance? */
+  readonly retryable: boolean;
+  /** What a person or a log needs beside the message. */
+  readonly facts: ErrorFacts;
+
+  constructor(code: ErrorCode, message: string, options: BackupErrorOptions = {}) {
+    super(message, 'cause' in options ? { cause: options.cause } : undefined);
+    this.name = new.target.name;
+    this.code = code;
+    this.retryable = options.retryable ?? false;
+    this.facts = options.facts ?? {};
+  }
+}
+
+/** Where bytes disagree with their format. */
+export interface Mismatch {
+  /** The structure or field, in the words of the format. */
+  readonly what: string;
+  /** Where it starts, in bytes from the start of the file or stream. */
+  readonly offset: number;
+  readonly expected: unknown;
+  readonly actual: unknown;
+  /** Path or other name of what was read, where it is known. */
+  readonly file?: string | undefined;
+}
+
+/** Bytes from outside that are not what their format promises. */
+export class FormatError extends BackupError {
+  /** What was wrong, and where. */
+  readonly at: Mismatch;
+
+  constructor(code: FormatErrorCode, at: Mismatch, options: BackupErrorOptions = {}) {
+    const file = at.file === undefined ? '' : `${at.file}: `;
+    super(code, `${file}${at.what} at offset ${at.offset}: expected ${String(at.expected)}, got ${String(at.actual)}`, {
+      ...options,
+      facts: { ...at, ...options.facts },
+    });
+    this.at = at;
+  }
+}
+
+/** The host said no. */
+export class HostError extends BackupError {
+  /** The host's own string, for example `VDI_IN_USE`. */
+  readonly xapiCode: string;
+  /** The parameters the host gave with it, as it gave them. */
+  readonly xapiParams: readonly string[];
+
+  constructor(
+    xapiCode: string,
+    xapiParams: readonly string[],
+    message: string,
+    options: BackupErrorOptions & { readonly code?: ErrorCode } = {},
+  ) {
+    super(options.code ?? 'HOST_CALL_FAILED', message, {
+      ...options,
+      facts: { xapiCode, xapiParams, ...options.facts },
+    });
+    this.xapiCode = xapiCode;
+    this.xapiParams = xapiParams;
+  }
+}

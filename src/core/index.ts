@@ -1,0 +1,16 @@
+export { abortable, anySignal, type CallOptions } from './abort.ts';
+export { type Clock, systemClock } from './clock.ts';
+export {
+  BackupError,
+  type BackupErrorOptions,
+  type ErrorCode,
+  type ErrorFacts,
+  FormatError,
+  type FormatErrorCode,
+  HostError,
+  type Mismatch,
+} from './errors.ts';
+export { createLog, type Logger } from './log.ts';
+export type { ProgressEvent, ProgressListener, ProgressOptions, RunKind } from './progress.ts';
+export { redact } from './redact.ts';
+export { isRetryable, type RetryOptions, retry } from './retry.ts';

@@ -1,0 +1,71 @@
+import { anySignal } from '../core/index.ts';
+import type { Block, Disk, RangeOptions } from './disk.ts';
+
+/** Where the reads of {@link readBlocks} are cut, in bytes: VHD's usual block. */
+export const DEFAULT_BLOCK_SIZE = 2 * 1024 * 1024;
+
+export interface ReadBlocksOptions extends RangeOptions {
+  /**
+   * Blocks are cut at multiples of this, in bytes, and at the ends of extents.
+   * @defaultValue 2 MiB
+   */
+  readonly blockSize?: number | undefined;
+  /**
+   * How many reads are under way while the consumer works on a block; memory is bounded by
+   * `(readAhead + 1) * blockSize`.
+   * @defaultValue `4`
+   */
+  readonly readAhead?: number | undefined;
+  /**
+   * Whether runs of zeros are left out (what does not flow is zero) or flow as blocks. `absent` runs never flow.
+   * @defaultValue `'skip'`
+   */
+  readonly zeroes?: 'skip' | 'emit' | undefined;
+}
+
+/**
+ * The data of a disk as a stream of blocks, ascending. A slow consumer slows the reads: between two blocks only the
+ * read-ahead runs. Leaving the loop early, or an abort, cancels the reads under way.
+ */
+export async function* readBlocks(disk: Disk, options: ReadBlocksOptions = {}): AsyncGenerator<Block, void> {
+  const { readAhead = 4, signal } = options;
+  const stop = new AbortController();
+  const linked = anySignal(signal, stop.signal);
+  const inFlight: Promise<Block>[] = [];
+  try {
+    for await (const { offset, length } of pieces(disk, { ...options, signal: linked })) {
+      signal?.throwIfAborted();
+      const pending = readBlock(disk, offset, length, linked);
+      pending.catch(() => {}); // not swallowed: awaited below, in order; this keeps Node quiet until then
+      inFlight.push(pending);
+      if (inFlight.length > readAhead) yield await inFlight.shift()!;
+    }
+    while (inFlight.length > 0) yield await inFlight.shift()!;
+  } finally {
+    stop.abort();
+    await Promise.allSettled(inFlight);
+  }
+}
+
+async function readBlock(disk: Disk, offset: number, length: number, signal: AbortSignal | undefined): Promise<Block> {
+  const data = new Uint8Array(length);
+  await disk.readInto(data, offset, { signal });
+  return { offset, data };
+}
+
+async function* pieces(
+  disk: Disk,
+  { blockSize = DEFAULT_BLOCK_SIZE, zeroes = 'skip', ...range }: ReadBlocksOptions,
+): AsyncGenerator<{ offset: number; length: number }, void> {
+  if (!Number.isSafeInteger(blockSize) || blockSize <= 0)
+    throw new RangeError(`block size ${blockSize} is not positive`);
+  for await (const extent of disk.extents(range)) {
+    if (extent.kind === 'absent' || (extent.kind === 'zero' && zeroes === 'skip')) continue;
+    const end = extent.offset + extent.length;
+    for (let at = extent.offset; at < end; ) {
+      const next = Math.min(at - (at % blockSize) + blockSize, end);
+      yield { offset: at, length: next - at };
+      at = next;
+    }
+  }
+}

@@ -1,0 +1,24 @@
+import { defineConfig } from 'tsup';
+
+export default defineConfig({
+  entry: {
+    index: 'src/index.ts',
+    backup: 'src/backup/index.ts',
+    cbt: 'src/cbt/index.ts',
+    console: 'src/console/index.ts',
+    disk: 'src/disk/index.ts',
+    host: 'src/host/index.ts',
+    nbd: 'src/nbd-protocol/index.ts',
+    restore: 'src/restore/index.ts',
+    simulator: 'src/simulator/index.ts',
+    snapshot: 'src/snapshot/index.ts',
+    store: 'src/store/index.ts',
+    vhd: 'src/vhd/index.ts',
+  },
+  format: 'esm',
+  target: 'node22',
+  splitting: true, // the sub-path exports share one `core`: an error thrown by one is instanceof the class of another
+  sourcemap: true,
+  clean: true,
+  dts: true,
+});
