@@ -1,0 +1,145 @@
+import type { CallOptions } from '../core/index.ts';
+import type { Disk, SizedStream } from '../disk/index.ts';
+import type {
+  NetworkRecord,
+  PifRecord,
+  RecordByClass,
+  RecordClass,
+  SrRecord,
+  VbdRecord,
+  VdiRecord,
+  VmRecord,
+} from './records.ts';
+
+/** An object of the host: its uuid, or a reference of the running session. */
+export type ObjectId = string;
+
+/** What the pool says about itself. */
+export interface PoolFacts {
+  readonly poolUuid: string;
+  readonly poolName: string;
+  /** `XCP-ng`, `XenServer`, `Citrix Hypervisor` … as the coordinator spells it. */
+  readonly productBrand: string;
+  readonly productVersion: string;
+  /** `2.21`: the surest test for what a host can do. */
+  readonly apiVersion: string;
+  /** The coordinator's xapi build, where it tells. */
+  readonly xapiVersion?: string | undefined;
+  /** Does the licence allow changed block tracking? A host that does not say is taken to forbid it. */
+  readonly cbtLicensed: boolean;
+}
+
+/** A disk of a VM: how it is attached, what it is, where it lies. */
+export interface VmDisk {
+  readonly vbd: VbdRecord;
+  readonly vdi: VdiRecord;
+  readonly sr: SrRecord;
+}
+
+/** A network with what decides whether NBD can use it. */
+export interface NetworkInfo {
+  readonly record: NetworkRecord;
+  readonly uuid: string;
+  readonly name: string;
+  readonly bridge: string;
+  readonly purposes: readonly string[];
+  /** One entry for each attached interface with an address. */
+  readonly addresses: readonly { readonly hostUuid: string; readonly address: string; readonly pif: PifRecord }[];
+}
+
+export interface AsyncCallOptions extends CallOptions {
+  /** From 0 to 1, as the host reports it. */
+  readonly onHostProgress?: ((progress: number) => void) | undefined;
+}
+
+export interface ExportDiskOptions extends CallOptions {
+  /** @defaultValue `'raw'` */
+  readonly format?: 'raw' | 'vhd' | undefined;
+  /** With `vhd`: only blocks that lie in storage nodes that one of the two has and the other has not. */
+  readonly base?: ObjectId | undefined;
+}
+
+/**
+ * A running export. The chunks end only when the host's task has succeeded too: a failure of the task, a cut stream, an
+ * error page inside the body reject the iteration. Leaving the loop early, or `close()`, ends the transfer and its task.
+ */
+export interface DiskExport extends AsyncDisposable {
+  readonly chunks: AsyncIterable<Uint8Array>;
+  close(): Promise<void>;
+}
+
+export interface ImportDiskOptions extends CallOptions {
+  /** @defaultValue `'raw'` */
+  readonly format?: 'raw' | 'vhd' | undefined;
+  /** Called with the bytes sent so far. */
+  readonly onSent?: ((bytes: number) => void) | undefined;
+}
+
+export interface ImportMetadataOptions extends CallOptions {
+  /** Keep uuids and MACs. @defaultValue `false` */
+  readonly restore?: boolean | undefined;
+  /** @defaultValue `false` */
+  readonly force?: boolean | undefined;
+  /** Check only, create nothing. @defaultValue `false` */
+  readonly dryRun?: boolean | undefined;
+}
+
+export interface OpenNbdOptions extends CallOptions {
+  /** Use only addresses on this network (uuid or name). @defaultValue any address the host offers */
+  readonly network?: ObjectId | undefined;
+  /** @defaultValue 2 */
+  readonly connections?: number | undefined;
+  /** Allow NBD without TLS where the pool offers only that. @defaultValue `false` */
+  readonly insecure?: boolean | undefined;
+}
+
+/** One pool, through one session. Everything above works through this port; {@link connectHost} makes it. */
+export interface Host extends AsyncDisposable {
+  /** Where it is, without credentials, for messages. */
+  readonly label: string;
+  readonly facts: PoolFacts;
+
+  /**
+   * Calls the host's API; the session goes in front of `args` by itself. A refusal rejects with `HostError`. For calls
+   * that work on VMs, VDIs and VBDs use {@link callAsync}: the host may hold a plain call for hours.
+   */
+  call<T = unknown>(method: string, ...args: unknown[]): Promise<T>;
+  /** Runs `Async.<method>`, waits for its task, destroys the task; an abort cancels it on the host. */
+  callAsync<T = unknown>(method: string, args: readonly unknown[], options?: AsyncCallOptions): Promise<T>;
+
+  /** One record by uuid or reference; `HostError` (`UUID_INVALID`, `HANDLE_INVALID`) where it is gone. */
+  getRecord<C extends RecordClass>(type: C, id: ObjectId): Promise<RecordByClass[C]>;
+  /** The same, but `undefined` where it is gone. */
+  findRecord<C extends RecordClass>(type: C, id: ObjectId): Promise<RecordByClass[C] | undefined>;
+  listRecords<C extends RecordClass>(type: C): Promise<RecordByClass[C][]>;
+
+  /** VMs proper: no templates, snapshots, control domains. */
+  listVms(): Promise<VmRecord[]>;
+  /** By uuid, or by a name that only one VM has; else `NOT_FOUND`, with the candidates. */
+  getVm(uuidOrName: string): Promise<VmRecord>;
+  /** Its disks in device order: no CDs, no floppies. */
+  listDisks(vm: ObjectId): Promise<VmDisk[]>;
+  listNetworks(): Promise<NetworkInfo[]>;
+  /** Gives the network the purpose `nbd`; does nothing where it has it. */
+  enableNbd(network: ObjectId): Promise<void>;
+  disableNbd(network: ObjectId): Promise<void>;
+
+  exportDisk(vdi: ObjectId, options?: ExportDiskOptions): Promise<DiskExport>;
+  /** Sends a stream of exactly known length into an existing VDI and waits for the host's verdict. */
+  importDisk(vdi: ObjectId, stream: SizedStream, options?: ImportDiskOptions): Promise<void>;
+  /** The VM's metadata archive: a tar with `ova.xml`. */
+  exportMetadata(vm: ObjectId, options?: CallOptions): Promise<Uint8Array>;
+  /** @returns references of the VMs made. */
+  importMetadata(archive: Uint8Array, options?: ImportMetadataOptions): Promise<string[]>;
+  /** Opens a disk that no running VM writes to (a snapshot) for reading over NBD. */
+  openNbd(vdi: ObjectId, options?: OpenNbdOptions): Promise<Disk>;
+  /** As `VDI.list_changed_blocks`, with the size of the newer disk: the port that `queryChangedBlocks` asks for. */
+  listChangedBlocks(
+    fromVdi: ObjectId,
+    toVdi: ObjectId,
+    options?: CallOptions,
+  ): Promise<{ readonly bitmap: string; readonly diskSize: number }>;
+
+  /** Logs out and closes what this connection opened. */
+  close(): Promise<void>;
+}
