@@ -1,0 +1,115 @@
+/** What a restore point is, at rest: `points/<point>.json`, written last. `docs/format.md` describes each field. */
+
+export const MANIFEST_FORMAT = { major: 1, minor: 0 } as const;
+
+export type Strategy = 'image' | 'changed-blocks';
+/** `full`: needs no other point. `incr`: needs its base. */
+export type PointType = 'full' | 'incr';
+export type Consistency = 'quiesced' | 'crash-consistent';
+
+/** Names a restore point. */
+export interface PointId {
+  readonly vmUuid: string;
+  /** `<UTC time to the millisecond>-<full|incr>-<random>`, for example `20261122t180512345z-full-9f3a1c`. */
+  readonly point: string;
+}
+
+/** Why something was done as it was: one line of the ledger. */
+export interface Decision {
+  /** What it is about: a disk's uuid, or `vm`. */
+  readonly subject: string;
+  /** `mode`, `transport`, `fallback`, `exclude` … */
+  readonly topic: string;
+  readonly choice: string;
+  readonly reason: string;
+}
+
+export interface Warning {
+  readonly code: string;
+  readonly message: string;
+}
+
+/** One file of the point. */
+export interface ManifestFile {
+  /** Relative to the VM's folder, with `/`. */
+  readonly name: string;
+  readonly role: 'disk' | 'metadata' | 'metadata-archive' | 'image';
+  /** In bytes. */
+  readonly length: number;
+  /** Lower-case hexadecimal. */
+  readonly sha256: string;
+}
+
+export type DiskMode = 'full' | 'delta' | 'excluded';
+
+export interface ManifestDisk {
+  /** The source VDI: the folder its layers lie in. */
+  readonly vdiUuid: string;
+  readonly name: string;
+  /** `userdevice` of its VBD: `0`, `1` … */
+  readonly device: string;
+  /** Virtual size, in bytes. */
+  readonly size: number;
+  readonly srUuid: string;
+  readonly srName: string;
+  readonly srType: string;
+  readonly mode: DiskMode;
+  /** Why this mode: `first backup of this disk`, `the base snapshot is gone` … */
+  readonly reason: string;
+  /** How the data came; `none` for an excluded disk. */
+  readonly transport: 'raw' | 'vhd' | 'nbd' | 'none';
+  /** Name of the layer's file, relative to the VM's folder; none for an excluded disk. */
+  readonly file?: string | undefined;
+  readonly format?: 'vhd' | 'raw' | undefined;
+  /** The layer's own VHD uuid: what the next delta names as its parent. */
+  readonly vhdUuid?: string | undefined;
+  /** The layer's VHD timestamp, in seconds since 2000-01-01T00:00:00Z. */
+  readonly vhdTimestamp?: number | undefined;
+  /** The point that holds the layer below; none for a full. */
+  readonly basePoint?: string | undefined;
+  /** The snapshot of this disk that the point was read from. */
+  readonly snapshotVdiUuid?: string | undefined;
+  /** Bytes that crossed the network for it. */
+  readonly bytesMoved: number;
+  /** What CBT called changed, in bytes; only for deltas. */
+  readonly changedBytes?: number | undefined;
+  /** Did this run turn changed block tracking on for it? */
+  readonly trackingEnabled?: boolean | undefined;
+}
+
+export interface Manifest {
+  readonly format: { readonly major: number; readonly minor: number };
+  /** Name and version of the library that wrote it. */
+  readonly writer: string;
+  readonly point: string;
+  readonly strategy: Strategy;
+  readonly type: PointType;
+  /** ISO 8601, UTC: when the snapshot was taken. */
+  readonly createdAt: string;
+  /** The point this one builds on; none for a full. */
+  readonly base?: string | undefined;
+  readonly vm: { readonly uuid: string; readonly name: string; readonly powerState: string };
+  readonly host: {
+    readonly poolUuid: string;
+    readonly poolName: string;
+    readonly productBrand: string;
+    readonly productVersion: string;
+    readonly apiVersion: string;
+  };
+  readonly consistency: {
+    readonly requested: Consistency;
+    readonly achieved: Consistency;
+    readonly reason?: string | undefined;
+  };
+  readonly snapshot: {
+    readonly uuid: string;
+    /** Was it left on the host as the base of the next incremental? */
+    readonly kept: boolean;
+  };
+  readonly disks: readonly ManifestDisk[];
+  readonly files: readonly ManifestFile[];
+  readonly decisions: readonly Decision[];
+  readonly warnings: readonly Warning[];
+  /** vTPM contents or UEFI variables are among the files, which then have mode 0600. */
+  readonly containsSecrets: boolean;
+}

@@ -1,0 +1,62 @@
+import type { CallOptions } from '../core/index.ts';
+import type { ByteSource, SizedStream } from '../disk/index.ts';
+
+export interface WriteOptions extends CallOptions {
+  /**
+   * Readable by the owner only: the bytes hold secrets (vTPM contents, UEFI variables).
+   * @defaultValue `false`
+   */
+  readonly secret?: boolean | undefined;
+}
+
+/** What was published under a name. */
+export interface Written {
+  /** In bytes. */
+  readonly length: number;
+  /** Lower-case hexadecimal, over exactly the bytes that can be read back. */
+  readonly sha256: string;
+}
+
+/** A seekable file that has no name in the store yet. */
+export interface StagedFile {
+  /** A path on this machine where the file is to be made; nothing exists there yet. */
+  readonly path: string;
+  /** Gives the finished file its name, durably, and hashes it on the way. `STORE_EXISTS` where the name is taken. */
+  publish(name: string, options?: WriteOptions): Promise<Written>;
+  /** Removes it; does nothing after `publish`. */
+  discard(): Promise<void>;
+}
+
+/** What a listing found. */
+export interface Listing {
+  /** Full names, sorted. */
+  readonly names: readonly string[];
+  /** `false` where the store cannot promise that this is all: nothing may be deleted on such a listing. */
+  readonly complete: boolean;
+}
+
+/**
+ * Named bytes, written once. Names are paths with `/`, of lower-case letters, digits, `-`, `_` and `.`, no part
+ * beginning with a dot; anything else is `STORE_NAME_INVALID`. A name appears whole and durable, or not at all.
+ */
+export interface Store extends AsyncDisposable {
+  /** For messages, without credentials. */
+  readonly label: string;
+  /** Writes a new object. `STORE_EXISTS` where the name is taken; a stream that fails leaves nothing behind. */
+  write(
+    name: string,
+    from: Uint8Array | SizedStream | AsyncIterable<Uint8Array>,
+    options?: WriteOptions,
+  ): Promise<Written>;
+  /** Random access to an object; `STORE_NOT_FOUND` where there is none. */
+  open(name: string, options?: CallOptions): Promise<ByteSource>;
+  /** The size in bytes, or `undefined` where the name does not exist. */
+  size(name: string, options?: CallOptions): Promise<number | undefined>;
+  /** All names that begin with `prefix`, which ends with `/` or is empty. */
+  list(prefix: string, options?: CallOptions): Promise<Listing>;
+  /** Removes an object; does nothing where there is none. */
+  remove(name: string, options?: CallOptions): Promise<void>;
+  /** A place for a file that must be written out of order before it can be published. */
+  stage(options?: CallOptions): Promise<StagedFile>;
+  close(): Promise<void>;
+}
