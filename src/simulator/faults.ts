@@ -1,0 +1,51 @@
+/** What can go wrong on demand, and how it is told. Handlers ask for their own by name. */
+export interface FaultOptions {
+  /** Cuts an export's connection after this many body bytes, without a word. */
+  'export-cut': { readonly after: number; readonly path?: string };
+  /** Fails an export's work after this many body bytes: a second response in the body, and a failed task. */
+  'export-500': {
+    readonly after: number;
+    readonly path?: string;
+    readonly code?: string;
+    readonly params?: readonly string[];
+  };
+  /** Fails an import after this many body bytes were read. */
+  'import-error': {
+    readonly after: number;
+    readonly path?: string;
+    readonly code?: string;
+    readonly params?: readonly string[];
+  };
+  /** Answers a call with an error. `method` as called, for example `VM.snapshot` (also for its `Async` form). */
+  'call-error': { readonly method: string; readonly code: string; readonly params?: readonly string[] };
+  /** Closes the connection instead of answering a call or a request. `after` the work is done, or before it. */
+  'drop-connection': { readonly method?: string; readonly path?: string; readonly when?: 'before' | 'after' };
+  /** Closes NBD connections before the greeting. */
+  'nbd-refuse': Record<never, never>;
+  /** Cuts an NBD connection after this many bytes were read over it. */
+  'nbd-cut': { readonly after: number };
+  /** Answers `VDI_IN_USE` to an operation on a disk. */
+  'vdi-in-use': { readonly vdi?: string; readonly operation?: string };
+  /** Forgets the caller's session at its next call. */
+  'session-lost': { readonly method?: string };
+  /** Stops sending (export) or reading (import) after this many bytes, until the connection or the fault ends. */
+  stall: { readonly after: number; readonly path?: string };
+}
+
+export type FaultName = keyof FaultOptions;
+
+/** How often a fault strikes. */
+export interface FaultTimes {
+  /** @defaultValue `1` */
+  readonly times?: number;
+}
+
+/** The faults armed at the moment. */
+export interface Faults {
+  /** Arms a fault; the function returned disarms it. */
+  arm<N extends FaultName>(name: N, options: FaultOptions[N] & FaultTimes): () => void;
+  /** The first fault of that name that fits, used up by one; `undefined` if there is none. */
+  take<N extends FaultName>(name: N, fits?: (options: FaultOptions[N]) => boolean): FaultOptions[N] | undefined;
+  /** Disarms everything. */
+  clear(): void;
+}
