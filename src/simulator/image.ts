@@ -2,8 +2,11 @@
 export interface ImageNode {
   /** The uuid inside the storage file. */
   readonly id: string;
-  /** Indexes of the 2 MiB blocks allocated in this node alone, ascending. */
-  ownBlocks(): readonly number[];
+  /**
+   * Indexes of the 2 MiB blocks allocated in this node alone, ascending. A promise, because a raw file used in place is
+   * searched for zeros only when somebody asks.
+   */
+  ownBlocks(): Promise<readonly number[]>;
 }
 
 /**
@@ -31,7 +34,7 @@ export interface Image {
   /** Lets go of the content; nodes that other images need stay. */
   destroy(): Promise<void>;
   /** Indexes of the 2 MiB blocks allocated anywhere in the chain, ascending. */
-  allocatedBlocks(): readonly number[];
+  allocatedBlocks(): Promise<readonly number[]>;
   /** Bytes this image alone takes, about: `physical_utilisation`. */
   physicalSize(): Promise<number>;
   /** Begins to log writes, from empty, in 64 KiB blocks. Nothing happens if it does so already. */
@@ -55,6 +58,13 @@ export interface Image {
 export interface ImageStore {
   /** A disk of zeros; `size` in bytes. */
   create(size: number): Promise<Image>;
-  /** A disk with the content of a raw file, zeros at its end up to `size`. */
+  /**
+   * A disk with the content of a raw file, which is used in place, never written to and never removed; zeros at its end
+   * up to `size` (bytes).
+   *
+   * @defaultValue `size`: the file's, rounded up to 2 MiB as SRs of VHDs do
+   */
   fromRawFile(path: string, size?: number): Promise<Image>;
+  /** Closes and removes the files of all images. */
+  close(): Promise<void>;
 }
