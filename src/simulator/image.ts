@@ -48,7 +48,10 @@ export interface Image {
    * `ceil(ceil(size / 65536) / 8)` bytes. Throws if it does not track.
    */
   readChanges(): Uint8Array;
-  /** Returns the log and goes on with an empty one. Throws if it does not track. */
+  /**
+   * Returns the log and goes on with an empty one. Throws if it does not track. What a snapshot takes over goes into
+   * the disk's `ChangeChain` (`change-chain.ts`), which answers `VDI.list_changed_blocks`.
+   */
   takeChanges(): Uint8Array;
   /** SHA-256 of the whole disk, in lower-case hex. */
   hash(): Promise<string>;
