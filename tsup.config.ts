@@ -1,4 +1,5 @@
 import { defineConfig } from 'tsup';
+import { bundleXenApi } from './scripts/bundle-xen-api.ts';
 
 export default defineConfig({
   entry: {
@@ -9,11 +10,13 @@ export default defineConfig({
     disk: 'src/disk/index.ts',
     host: 'src/host/index.ts',
     nbd: 'src/nbd-protocol/index.ts',
+    preflight: 'src/preflight/index.ts',
     restore: 'src/restore/index.ts',
     simulator: 'src/simulator/index.ts',
     snapshot: 'src/snapshot/index.ts',
     store: 'src/store/index.ts',
     vhd: 'src/vhd/index.ts',
+    xva: 'src/xva/index.ts',
   },
   format: 'esm',
   target: 'node22',
@@ -21,4 +24,6 @@ export default defineConfig({
   sourcemap: true,
   clean: true,
   dts: true,
+  metafile: true, // for scripts/check-licenses.ts: what the bundle is made of
+  esbuildPlugins: [bundleXenApi()],
 });

@@ -1,9 +1,12 @@
 import { defineConfig } from 'vitest/config';
+import { bundleXenApiInTests, inlinedForTests } from './scripts/bundle-xen-api.ts';
 
 export default defineConfig({
   // Node 22 has no `await using` in its syntax: lowered in tests as it is in the build.
-  esbuild: { target: 'node22' },
+  oxc: { target: 'node22' },
+  plugins: [bundleXenApiInTests()],
   test: {
+    server: { deps: { inline: inlinedForTests } },
     include: ['test/**/*.test.ts'],
     exclude: ['test/**/*.long.test.ts'],
     testTimeout: 30_000,
