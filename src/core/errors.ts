@@ -14,6 +14,7 @@ export type ErrorCode =
   | 'PLAN_CONFLICT'
   | 'FALLBACK_REFUSED'
   | 'RESTORE_MISMATCH'
+  | 'RUN_FAILED'
   | 'DISKS_DIFFER'
   // host
   | 'HOST_CALL_FAILED'
@@ -40,7 +41,8 @@ export type ErrorCode =
   | 'STORE_IO'
   | 'STORE_NAME_INVALID'
   | 'STORE_NOT_FOUND'
-  | 'POINT_BROKEN';
+  | 'POINT_BROKEN'
+  | 'POINT_NEEDED';
 
 /** What a person or a log needs beside the message: plain, serialisable, free of secrets. */
 export type ErrorFacts = Readonly<Record<string, unknown>>;

@@ -13,4 +13,14 @@ export {
 export { createLog, type Logger } from './log.ts';
 export type { ProgressEvent, ProgressListener, ProgressOptions, RunKind } from './progress.ts';
 export { redact } from './redact.ts';
+export {
+  type Decision,
+  type DiskReport,
+  type ReceiptItem,
+  RunError,
+  type RunReport,
+  type StageReport,
+  type Warning,
+} from './report.ts';
 export { isRetryable, type RetryOptions, retry } from './retry.ts';
+export { RunRecorder, type RunRecorderOptions } from './run-recorder.ts';

@@ -1,6 +1,11 @@
+import type { Decision, Warning } from '../core/index.ts';
+
 /** What a restore point is, at rest: `points/<point>.json`, written last. `docs/format.md` describes each field. */
 
 export const MANIFEST_FORMAT = { major: 1, minor: 0 } as const;
+
+/** Name and version of this library, as they stand in what it writes. */
+export const WRITER = 'xen-backup-sdk 0.1.0';
 
 export type Strategy = 'image' | 'changed-blocks';
 /** `full`: needs no other point. `incr`: needs its base. */
@@ -12,21 +17,6 @@ export interface PointId {
   readonly vmUuid: string;
   /** `<UTC time to the millisecond>-<full|incr>-<random>`, for example `20261122t180512345z-full-9f3a1c`. */
   readonly point: string;
-}
-
-/** Why something was done as it was: one line of the ledger. */
-export interface Decision {
-  /** What it is about: a disk's uuid, or `vm`. */
-  readonly subject: string;
-  /** `mode`, `transport`, `fallback`, `exclude` … */
-  readonly topic: string;
-  readonly choice: string;
-  readonly reason: string;
-}
-
-export interface Warning {
-  readonly code: string;
-  readonly message: string;
 }
 
 /** One file of the point. */

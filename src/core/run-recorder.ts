@@ -1,0 +1,89 @@
+import { randomBytes } from 'node:crypto';
+import type { Clock } from './clock.ts';
+import { BackupError } from './errors.ts';
+import type { ProgressListener, RunKind } from './progress.ts';
+import { type Decision, type DiskReport, type ReceiptItem, RunError, type RunReport, type Warning } from './report.ts';
+
+export interface RunRecorderOptions {
+  readonly run: RunKind;
+  readonly vm: { readonly uuid: string; readonly name: string };
+  readonly clock: Clock;
+  readonly onProgress?: ProgressListener | undefined;
+}
+
+/** Collects what a run does while it does it, and makes the report of it, however it ends. */
+export class RunRecorder {
+  readonly runId = randomBytes(6).toString('hex');
+  readonly decisions: Decision[] = [];
+  readonly warnings: Warning[] = [];
+  readonly receipt: ReceiptItem[] = [];
+  readonly disks: DiskReport[] = [];
+  point: string | undefined;
+  readonly #options: RunRecorderOptions;
+  readonly #startedAt: number;
+  readonly #stages: { name: string; startedAt: number }[] = [];
+
+  constructor(options: RunRecorderOptions) {
+    this.#options = options;
+    this.#startedAt = options.clock.now();
+  }
+
+  /** The next part of the work begins. */
+  stage(name: string): void {
+    const { run, vm, clock, onProgress } = this.#options;
+    this.#stages.push({ name, startedAt: clock.now() });
+    onProgress?.({ kind: 'stage', run, stage: name, vmUuid: vm.uuid });
+  }
+
+  decide(decision: Decision): void {
+    this.decisions.push(decision);
+  }
+
+  /** Another way than planned: ledger, progress. */
+  fallBack(subject: string, from: string, to: string, reason: string): void {
+    this.decide({ subject, topic: 'fallback', choice: to, reason });
+    this.#options.onProgress?.({ kind: 'fell-back', run: this.#options.run, subject, from, to, reason });
+  }
+
+  warn(code: string, message: string): void {
+    this.warnings.push({ code, message });
+    this.#options.onProgress?.({ kind: 'warning', run: this.#options.run, code, message });
+  }
+
+  report(outcome: RunReport['outcome'], error?: BackupError): RunReport {
+    const now = this.#options.clock.now();
+    const { run, vm } = this.#options;
+    return {
+      run,
+      runId: this.runId,
+      vm,
+      point: this.point,
+      outcome,
+      startedAt: new Date(this.#startedAt).toISOString(),
+      finishedAt: new Date(now).toISOString(),
+      stages: this.#stages.map(({ name, startedAt }, index) => ({
+        name,
+        durationMs: (this.#stages[index + 1]?.startedAt ?? now) - startedAt,
+      })),
+      disks: this.disks,
+      decisions: this.decisions,
+      warnings: this.warnings,
+      receipt: this.receipt,
+      error: error && { code: error.code, message: error.message },
+    };
+  }
+
+  /** The error that ends a run: what went wrong, with the report. */
+  failure(cause: unknown, signal: AbortSignal | undefined): RunError {
+    if (signal?.aborted === true) {
+      const error = new BackupError('ABORTED', `the ${this.#options.run} of ${this.#options.vm.name} was aborted`);
+      return new RunError('ABORTED', error.message, this.report('aborted', error), signal.reason);
+    }
+    const error = cause instanceof BackupError ? cause : new BackupError('RUN_FAILED', messageOf(cause), { cause });
+    return new RunError(error.code, error.message, this.report('failed', error), cause);
+  }
+}
+
+function messageOf(cause: unknown): string {
+  return cause instanceof Error ? cause.message : String(cause);
+}

@@ -1,0 +1,30 @@
+export {
+  disableChangedBlockTracking,
+  enableChangedBlockTracking,
+  type TrackingResult,
+} from './changed-block-tracking.ts';
+export { type CleanUpResult, cleanUp, type FindLeftoversOptions, findLeftovers, type Leftover } from './clean-up.ts';
+export { type DestroySnapshotOptions, destroyOne, destroySnapshot } from './destroy-snapshot.ts';
+export { CLEAN_UP_MS, discardRun } from './discard-run.ts';
+export { removeKeptBases } from './kept-bases.ts';
+export {
+  INTENT_KEY,
+  OUR_KEYS,
+  OWNER_KEY,
+  type OwnerMark,
+  RESTORED_FROM_KEY,
+  type RestoredFromMark,
+  type Runner,
+  readOwnerMark,
+  readRestoredFrom,
+  startRun,
+  writeMark,
+} from './ownership.ts';
+export { assertCanSnapshot } from './refusals.ts';
+export {
+  keepSnapshot,
+  type Snapshot,
+  type SnapshotDisk,
+  type TakeSnapshotOptions,
+  takeSnapshot,
+} from './take-snapshot.ts';
