@@ -1,30 +1,22 @@
-import { accessSync, constants } from 'node:fs';
-import { delimiter, join } from 'node:path';
+import { spawnSync } from 'node:child_process';
 
-/** Debian keeps the file system tools here, and leaves these folders out of an ordinary user's PATH. */
-const SYSTEM_FOLDERS = ['/usr/sbin', '/sbin'];
+const known = new Map<string, boolean>();
 
 /**
- * Is the program there, so that a test can ask it to judge? A laptop without it skips the test; CI (`CI=true`) must not,
- * so there a missing program throws.
+ * Is the program there, to judge our bytes? On a laptop a missing tool skips its tests
+ * (`test.runIf(hasTool('qemu-img'))`); with `CI=true` it throws, so that a hole in the image is seen.
  */
-export function hasTool(name: string): boolean {
-  const found = toolPath(name) !== undefined;
-  if (!found && process.env['CI'] === 'true') throw new Error(`${name} is missing: CI must not skip the tests it judges`);
+export function hasTool(name: string, env: NodeJS.ProcessEnv = process.env): boolean {
+  const found = known.get(name) ?? starts(name);
+  known.set(name, found);
+  if (!found && env['CI'] === 'true') throw new Error(`${name} is missing: CI must not skip the tests that need it`);
   return found;
 }
 
-/** Where the program lies, or `undefined`. */
-export function toolPath(name: string): string | undefined {
-  const folders = [...(process.env['PATH'] ?? '').split(delimiter), ...SYSTEM_FOLDERS];
-  return folders.map((folder) => join(folder, name)).find(isExecutable);
-}
-
-function isExecutable(path: string): boolean {
-  try {
-    accessSync(path, constants.X_OK);
-    return true;
-  } catch {
-    return false; // whatever the reason, it cannot be run
-  }
+/** Whether it starts is enough: not every tool knows `--version`, and some exit with 1 after printing it. */
+function starts(name: string): boolean {
+  const { error } = spawnSync(name, ['--version'], { stdio: 'ignore', timeout: 20_000 });
+  if (error === undefined) return true;
+  if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
+  throw error;
 }
