@@ -9,6 +9,8 @@ export interface FaultOptions {
     readonly code?: string;
     readonly params?: readonly string[];
   };
+  /** Sends this many bytes more (zeros) or fewer than an export has, and reports success all the same. */
+  'export-length': { readonly change: number; readonly path?: string };
   /** Fails an import after this many body bytes were read. */
   'import-error': {
     readonly after: number;
@@ -48,4 +50,28 @@ export interface Faults {
   take<N extends FaultName>(name: N, fits?: (options: FaultOptions[N]) => boolean): FaultOptions[N] | undefined;
   /** Disarms everything. */
   clear(): void;
+}
+
+/** An empty set of faults. */
+export function createFaults(): Faults {
+  type Armed = { readonly name: FaultName; readonly options: FaultOptions[FaultName]; left: number };
+  const armed = new Set<Armed>();
+  return {
+    arm(name, { times = 1, ...options }) {
+      const entry: Armed = { name, options: options as unknown as FaultOptions[typeof name], left: times };
+      armed.add(entry);
+      return () => armed.delete(entry);
+    },
+    take(name, fits = () => true) {
+      for (const entry of armed) {
+        const options = entry.options as FaultOptions[typeof name];
+        if (entry.name !== name || !fits(options)) continue;
+        entry.left -= 1;
+        if (entry.left <= 0) armed.delete(entry);
+        return options;
+      }
+      return undefined;
+    },
+    clear: () => armed.clear(),
+  };
 }

@@ -45,6 +45,9 @@ export interface World {
   /** Takes an object away; nothing happens if it is gone. */
   removeObject(className: ClassName, ref: string): void;
 
+  /** Takes an object away without an event, as a restart of the toolstack does with tasks. */
+  forgetObject(className: ClassName, ref: string): void;
+
   /** The record as it is now; never change it in place. Throws `HANDLE_INVALID` if there is none. */
   getObject<C extends ClassName>(className: C, ref: string): Readonly<RecordOf<C>>;
   /** The same, or `undefined`. */

@@ -1,0 +1,6 @@
+export type { FaultName, FaultOptions, FaultTimes } from './faults.ts';
+export type { ProfileName } from './profiles.ts';
+export type { LogEntry, RequestLog } from './request-log.ts';
+export type { Timing } from './simulation.ts';
+export { type Simulator, type SimulatorOptions, startSimulator } from './simulator.ts';
+export type { World } from './world.ts';

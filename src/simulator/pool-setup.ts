@@ -1,0 +1,143 @@
+import { poolRestrictions, softwareVersion } from './host-facts.ts';
+import type { HostIdentity, PoolRefs } from './simulation.ts';
+import { GIB } from './sizes.ts';
+import { STORAGE_DRIVERS } from './storage-drivers.ts';
+import type { World } from './world.ts';
+
+/** Fills an empty world with what every pool has: one host with its control domain, network and storage. */
+export function setUpPool(world: World, { address, hostname }: Omit<HostIdentity, 'certificate'>): PoolRefs {
+  const { profile } = world;
+  const restrictions = poolRestrictions(profile);
+  const metrics = world.addObject('host_metrics', { memory_total: 64 * GIB, live: true });
+  const host = world.addObject('host', {
+    name_label: hostname,
+    name_description: 'Default install',
+    hostname,
+    address,
+    metrics,
+    enabled: true,
+    API_version_major: profile.apiVersion[0],
+    API_version_minor: profile.apiVersion[1],
+    API_version_vendor: 'XenSource',
+    API_version_vendor_implementation: {},
+    software_version: softwareVersion(profile, hostname),
+    license_params: restrictions,
+    capabilities: ['xen-3.0-x86_64', 'hvm-3.0-x86_32', 'hvm-3.0-x86_32p', 'hvm-3.0-x86_64'],
+    cpu_info: {
+      cpu_count: '16',
+      socket_count: '1',
+      vendor: 'GenuineIntel',
+      speed: '2400.000',
+      modelname: 'Simulated CPU',
+    },
+    sched_policy: 'credit',
+    supported_bootloaders: ['pygrub', 'eliloader'],
+    logging: {},
+    other_config: { agent_start_time: '1700000000.', boot_time: '1699999900.' },
+    edition: profile.productBrand === 'XCP-ng' ? 'xcp-ng' : 'free',
+    power_on_mode: '',
+    tls_verification_enabled: true,
+    https_only: true,
+  });
+  const controlDomain = world.addObject('VM', {
+    name_label: `Control domain on host: ${hostname}`,
+    name_description: 'The domain which manages physical devices and manages other domains',
+    power_state: 'Running',
+    is_control_domain: true,
+    domid: 0,
+    resident_on: host,
+    affinity: host,
+    memory_static_max: 4 * GIB,
+    memory_dynamic_max: 4 * GIB,
+    memory_dynamic_min: 4 * GIB,
+    memory_static_min: 4 * GIB,
+    memory_target: 4 * GIB,
+    VCPUs_max: 4,
+    VCPUs_at_startup: 4,
+    domain_type: 'pv',
+    other_config: { is_system_domain: 'true', perfmon: '' },
+  });
+  world.updateObject('host', host, { control_domain: controlDomain });
+  const defaultSr = addStorage(world, host, 'ext', 'Local storage', 'user');
+  addStorage(world, host, 'nfs', 'Shared storage', 'user', {
+    shared: true,
+    server: '192.0.2.10',
+    serverpath: '/export',
+  });
+  const isoSr = addStorage(world, host, 'iso', 'ISO library', 'iso');
+  const network = addNetwork(world, host, 0, address);
+  addNetwork(world, host, 1, '192.0.2.20');
+  const pool = world.addObject('pool', {
+    name_label: 'simulated pool',
+    master: host,
+    default_SR: defaultSr,
+    suspend_image_SR: defaultSr,
+    crash_dump_SR: defaultSr,
+    restrictions,
+    ha_cluster_stack: 'xhad',
+    tls_verification_enabled: true,
+  });
+  for (const driver of STORAGE_DRIVERS) world.addObject('SM', driver);
+  return { pool, host, controlDomain, network, defaultSr, isoSr };
+}
+
+/** A storage repository, plugged into the host. */
+export function addStorage(
+  world: World,
+  host: string,
+  type: string,
+  name: string,
+  contentType: string,
+  { shared = false, ...deviceConfig }: { shared?: boolean; [key: string]: string | boolean } = {},
+): string {
+  const sr = world.addObject('SR', {
+    name_label: name,
+    type,
+    content_type: contentType,
+    shared,
+    physical_size: 2048 * GIB,
+    allowed_operations: ['vdi_create', 'vdi_destroy', 'vdi_snapshot', 'vdi_clone', 'scan', 'update'],
+    other_config: {},
+    sm_config: {},
+  });
+  world.addObject('PBD', {
+    host,
+    SR: sr,
+    currently_attached: true,
+    device_config: deviceConfig as Record<string, string>,
+  });
+  return sr;
+}
+
+function addNetwork(world: World, host: string, index: number, address: string): string {
+  const network = world.addObject('network', {
+    name_label: `Pool-wide network associated with eth${index}`,
+    bridge: `xenbr${index}`,
+    MTU: 1500,
+    managed: true,
+    other_config: {},
+    default_locking_mode: 'unlocked',
+  });
+  const metrics = world.addObject('PIF_metrics', {
+    carrier: true,
+    device_name: 'simulated',
+    speed: 1000,
+    duplex: true,
+  });
+  world.addObject('PIF', {
+    device: `eth${index}`,
+    network,
+    host,
+    metrics,
+    MAC: `02:00:00:00:00:0${index}`,
+    MTU: 1500,
+    VLAN: -1,
+    physical: true,
+    management: index === 0,
+    currently_attached: true,
+    ip_configuration_mode: 'Static',
+    IP: address,
+    netmask: '255.255.255.0',
+  });
+  return network;
+}

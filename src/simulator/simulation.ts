@@ -1,0 +1,56 @@
+import type { RequestLog } from './request-log.ts';
+import type { Sessions } from './sessions.ts';
+import type { Tasks } from './tasks.ts';
+import type { World } from './world.ts';
+
+/** How long the simulated host takes for what real hosts are slow at, in milliseconds. */
+export interface Timing {
+  /** How long a disk stays busy after a transfer let go of it. */
+  readonly settleMs: number;
+  /** The wait before a bad password is refused. */
+  readonly authFailureMs: number;
+  /** `event.from` gathers changes for this long before it answers. */
+  readonly eventBatchMs: number;
+  /** How long `VDI.data_destroy` waits for VBDs to go. */
+  readonly dataDestroyWaitMs: number;
+}
+
+/** Who the host is, for records and certificates. */
+export interface HostIdentity {
+  readonly address: string;
+  readonly hostname: string;
+  readonly certificate: string;
+}
+
+/** Where the NBD server listens. */
+export interface NbdEndpoint {
+  readonly address: string;
+  readonly port: number;
+}
+
+/** References to the objects that every pool has. */
+export interface PoolRefs {
+  readonly pool: string;
+  readonly host: string;
+  readonly controlDomain: string;
+  readonly network: string;
+  readonly defaultSr: string;
+  readonly isoSr: string;
+}
+
+/** The running simulator, as its parts see it. */
+export interface Simulation {
+  readonly world: World;
+  readonly sessions: Sessions;
+  readonly tasks: Tasks;
+  readonly timing: Timing;
+  readonly identity: HostIdentity;
+  readonly refs: PoolRefs;
+  readonly log: RequestLog;
+  /** Set once the NBD server listens. */
+  readonly nbd: () => NbdEndpoint | undefined;
+  /** Fires when the simulator closes. */
+  readonly closing: AbortSignal;
+  /** Runs in the background until the simulator closes; a failure other than the closing is reported at `close()`. */
+  inBackground(work: (signal: AbortSignal) => Promise<void>): void;
+}

@@ -1,0 +1,161 @@
+import { X509Certificate } from 'node:crypto';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { systemClock } from '../core/index.ts';
+import { createFaults, type FaultName, type FaultOptions, type FaultTimes } from './faults.ts';
+import { listen } from './http-server.ts';
+import { createImageStore } from './images.ts';
+import { answerCall, parseCall } from './json-rpc.ts';
+import { allMethods } from './methods.ts';
+import { setUpPool } from './pool-setup.ts';
+import { type ProfileName, profiles } from './profiles.ts';
+import { createRequestLog, type RequestLog } from './request-log.ts';
+import { createDispatch } from './rpc.ts';
+import { makeSelfSigned } from './self-signed.ts';
+import { createSessions } from './sessions.ts';
+import type { NbdEndpoint, Simulation, Timing } from './simulation.ts';
+import { createTasks } from './tasks.ts';
+import type { World } from './world.ts';
+import { createWorld } from './world-state.ts';
+
+/** How the simulated pool is. */
+export interface SimulatorOptions {
+  /**
+   * Which release it plays.
+   * @defaultValue `'xcp-ng-8.3'`
+   */
+  readonly profile?: ProfileName | undefined;
+  /** @defaultValue `'root'` */
+  readonly username?: string | undefined;
+  /** @defaultValue `'simulated'` */
+  readonly password?: string | undefined;
+  /**
+   * How slow the host is where real hosts are.
+   * @defaultValue short waits that still show: 50 ms until a disk is free again
+   */
+  readonly timing?: Partial<Timing> | undefined;
+}
+
+/** A XenServer pool of one host in this process. */
+export interface Simulator extends AsyncDisposable {
+  /** `https://127.0.0.1:<port>`, without credentials. */
+  readonly url: string;
+  readonly username: string;
+  readonly password: string;
+  /** The host's certificate, PEM. */
+  readonly certificate: string;
+  /** The same as SHA-256, in Node's notation with colons. */
+  readonly fingerprint256: string;
+  /** Every call and HTTP request since the start, without secrets. */
+  readonly log: RequestLog;
+  /** The pool's state, for tests that must reach behind the API. */
+  readonly world: World;
+  /** Makes something go wrong; the function returned takes it back. */
+  fault<N extends FaultName>(name: N, options: FaultOptions[N] & FaultTimes): () => void;
+  /** Ends every connection, and removes all files. */
+  close(): Promise<void>;
+}
+
+const ADDRESS = '127.0.0.1';
+const HOSTNAME = 'simulated-host';
+const YEAR_MS = 365 * 24 * 3600_000;
+
+const DEFAULT_TIMING: Timing = { settleMs: 50, authFailureMs: 100, eventBatchMs: 50, dataDestroyWaitMs: 4000 };
+
+/** Starts a pool that listens on a free port of this machine. */
+export async function startSimulator(options: SimulatorOptions = {}): Promise<Simulator> {
+  const { profile: profileName = 'xcp-ng-8.3', username = 'root', password = 'simulated' } = options;
+  const profile = profiles[profileName];
+  const clock = systemClock;
+  const timing = { ...DEFAULT_TIMING, ...options.timing };
+  const directory = await mkdtemp(join(tmpdir(), 'xen-simulator-'));
+  const imageDirectory = join(directory, 'images');
+  await mkdir(imageDirectory);
+  const identityFiles = await makeSelfSigned({
+    commonName: HOSTNAME,
+    dnsNames: [HOSTNAME, `${HOSTNAME}.example`, 'localhost'],
+    addresses: [ADDRESS],
+    notBefore: clock.now() - 24 * 3600_000,
+    notAfter: clock.now() + 10 * YEAR_MS,
+  });
+  const faults = createFaults();
+  const world = createWorld({ profile, clock, faults, directory, images: createImageStore(imageDirectory) });
+  const refs = setUpPool(world, { address: ADDRESS, hostname: HOSTNAME });
+  const log = createRequestLog(() => clock.now());
+  const closing = new AbortController();
+  const background = new Set<Promise<void>>();
+  const failures: unknown[] = [];
+  let nbd: NbdEndpoint | undefined;
+
+  const simulation: Simulation = {
+    world,
+    sessions: createSessions(world, { username, password }, () => refs.host),
+    tasks: createTasks(world, () => refs.host),
+    timing,
+    identity: { address: ADDRESS, hostname: HOSTNAME, certificate: identityFiles.certificate },
+    refs,
+    log,
+    nbd: () => nbd,
+    closing: closing.signal,
+    inBackground(work) {
+      const promise = work(closing.signal)
+        .catch((error: unknown) => {
+          if (!closing.signal.aborted) failures.push(error);
+        })
+        .finally(() => background.delete(promise));
+      background.add(promise);
+    },
+  };
+  const dispatch = createDispatch(simulation, allMethods());
+
+  const server = await listen(ADDRESS, identityFiles, profile.headLimit, {
+    async call(body, gone, drop) {
+      const call = parseCall(body);
+      log.add({ kind: 'call', method: call.method, params: shownParams(call.method, call.params) });
+      const fault = faults.take('drop-connection', ({ method }) => method === call.method);
+      if (fault !== undefined && fault.when !== 'after') drop();
+      else {
+        const answer = await answerCall(call, dispatch, profile, AbortSignal.any([gone, closing.signal]));
+        if (fault === undefined) return answer;
+        drop();
+      }
+      throw new Error('connection dropped on demand');
+    },
+    async transfer(_request, socket) {
+      socket.destroy();
+    },
+    report: (error) => failures.push(error),
+  });
+
+  let closed: Promise<void> | undefined;
+  async function shutDown(): Promise<void> {
+    closing.abort(new Error('the simulator closes'));
+    await server.close();
+    await Promise.all(background);
+    await rm(directory, { recursive: true, force: true });
+    if (failures.length > 0) throw new AggregateError(failures, 'the simulator failed in the background');
+  }
+  const close = () => {
+    closed ??= shutDown();
+    return closed;
+  };
+  return {
+    url: `https://${ADDRESS}:${server.port}`,
+    username,
+    password,
+    certificate: identityFiles.certificate,
+    fingerprint256: new X509Certificate(identityFiles.certificate).fingerprint256,
+    log,
+    world,
+    fault: (name, faultOptions) => faults.arm(name, faultOptions),
+    close,
+    [Symbol.asyncDispose]: close,
+  };
+}
+
+/** Parameters as the log may show them: no session, no password. */
+function shownParams(method: string, params: readonly unknown[]): readonly unknown[] {
+  if (method === 'session.login_with_password') return params.filter((_, index) => index !== 1);
+  return typeof params[0] === 'string' && params[0].startsWith('OpaqueRef:') ? params.slice(1) : params;
+}
