@@ -1,4 +1,9 @@
+import { exportRawVdi } from './export-raw-vdi.ts';
+import { importRawVdi } from './import-raw-vdi.ts';
 import type { HandlerTable } from './world.ts';
 
 /** Every HTTP transfer of the simulated host, by method and path. */
-export const handlers: HandlerTable = new Map();
+export const handlers: HandlerTable = new Map([
+  ['GET /export_raw_vdi', exportRawVdi],
+  ['PUT /import_raw_vdi', importRawVdi],
+]);
