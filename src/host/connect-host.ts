@@ -1,0 +1,145 @@
+import { BackupError, type CallOptions, type Clock, createLog, systemClock } from '../core/index.ts';
+import type { Host } from './host.ts';
+import { toBackupError } from './host-errors.ts';
+import { getVm, listDisks, listVms, readFacts } from './inventory.ts';
+import { type HostLimits, hostGates } from './limits.ts';
+import { disableNbd, enableNbd, listNetworks } from './networks.ts';
+import { createRecordReader } from './record-reader.ts';
+import type { XapiTarget } from './replacements/transports.ts';
+import { createRpc, parseTarget } from './rpc.ts';
+import { createSession } from './session.ts';
+import { createTasks } from './tasks.ts';
+import { type HostTimeouts, resolveTimeouts } from './timeouts.ts';
+import { createTrust, type TlsTrust } from './trust.ts';
+import { createXapiClient, type XapiClient } from './xapi-client.ts';
+
+const log = createLog('host');
+
+export interface ConnectHostOptions extends CallOptions {
+  /** The pool's coordinator: `https://xen.example.org`. Credentials do not belong into it. */
+  readonly url: string;
+  /** Left out only with {@link client}. */
+  readonly username?: string | undefined;
+  /** Left out only with {@link client}. */
+  readonly password?: string | undefined;
+  /** By what the certificates of the pool's hosts are believed. @defaultValue the authorities that Node knows */
+  readonly tls?: TlsTrust | undefined;
+  /** Believe every certificate, and allow plain `http:`. */
+  readonly insecure?: true | undefined;
+  /**
+   * A connected client of the `xen-api` package to make the calls with; its connection is its owner's to secure and to
+   * end. Transfers still go over connections of our own, checked as `tls` says.
+   */
+  readonly client?: XapiClient | undefined;
+  /** Who we are, in the host's list of sessions; it caps sessions by this. @defaultValue `'xen-backup-sdk'` */
+  readonly originator?: string | undefined;
+  /** For this process and this host; the last connection that says so wins. */
+  readonly limits?: HostLimits | undefined;
+  readonly timeouts?: HostTimeouts | undefined;
+  /** @defaultValue the machine's clock */
+  readonly clock?: Clock | undefined;
+}
+
+/**
+ * Logs in to a pool.
+ *
+ * @throws BackupError `HOST_UNREACHABLE`; `HOST_CERTIFICATE_MISMATCH`, before any credential was sent
+ * @throws HostError `HOST_AUTHENTICATION_FAILED`
+ */
+export async function connectHost(options: ConnectHostOptions): Promise<Host> {
+  const { signal, clock = systemClock, originator = 'xen-backup-sdk' } = options;
+  signal?.throwIfAborted();
+  const xapiTarget = parseUrl(options.url);
+  const target = parseTarget(xapiTarget);
+  const trust = createTrust(options.tls, options.insecure);
+  const timeouts = resolveTimeouts(options.timeouts);
+  const rpc = createRpc({ trust, timeouts, limits: options.limits, originator });
+  const gates = hostGates(target.host, options.limits);
+  const label = target.port === 443 ? target.host : `${target.host}:${target.port}`;
+
+  const own = options.client === undefined;
+  const client = options.client ?? createXapiClient({ target: xapiTarget, ...credentials(options), rpc });
+  const session = createSession(client, label);
+
+  async function disconnect(): Promise<void> {
+    session.end();
+    if (own) {
+      await client.disconnect(); // sends the logout, and does not wait
+      await rpc.settle(timeouts.cleanUpMs);
+    }
+    rpc.close();
+  }
+
+  const onAbort = () => rpc.close();
+  signal?.addEventListener('abort', onAbort, { once: true });
+  try {
+    if (own) await client.connect();
+    const tasks = createTasks(session, timeouts, clock);
+    const records = createRecordReader(session);
+    const facts = await readFacts(records);
+    signal?.throwIfAborted();
+    log.debug('connected', { label, ...facts });
+
+    let closed: Promise<void> | undefined;
+    const close = () => {
+      closed ??= disconnect();
+      return closed;
+    };
+    return {
+      label,
+      facts,
+      call: session.call,
+      callAsync: tasks.run,
+      getRecord: records.get,
+      findRecord: records.find,
+      listRecords: records.list,
+      listVms: () => listVms(records),
+      getVm: (id) => getVm(records, id),
+      listDisks: (vm) => listDisks(records, vm),
+      listNetworks: () => listNetworks(records),
+      enableNbd: (network) => enableNbd(session, records, network),
+      disableNbd: (network) => disableNbd(session, records, network),
+      exportDisk: notYet,
+      importDisk: notYet,
+      exportMetadata: notYet,
+      importMetadata: notYet,
+      openNbd: notYet,
+      async listChangedBlocks(from, to, callOptions) {
+        const [older, newer] = await Promise.all([records.ref('VDI', from), records.get('VDI', to)]);
+        const bitmap = await tasks.run<string>('VDI.list_changed_blocks', [older, newer.ref], callOptions);
+        return { bitmap, diskSize: newer.virtual_size };
+      },
+      close,
+      [Symbol.asyncDispose]: close,
+    };
+  } catch (error) {
+    await disconnect();
+    signal?.throwIfAborted();
+    throw toBackupError(error, `cannot connect to ${label}`, session.scrub);
+  } finally {
+    signal?.removeEventListener('abort', onAbort);
+  }
+
+  async function notYet(): Promise<never> {
+    void gates;
+    throw new BackupError('HOST_NOT_SUPPORTED', 'not yet');
+  }
+}
+
+function credentials({ username, password }: ConnectHostOptions): { username: string; password: string } {
+  if (username === undefined || password === undefined) throw new TypeError('username and password are needed');
+  return { username, password };
+}
+
+function parseUrl(text: string): XapiTarget {
+  let url: URL;
+  try {
+    url = new URL(text.includes('://') ? text : `https://${text}`);
+  } catch {
+    throw new TypeError('url: expected https://<host>');
+  }
+  if (url.username !== '' || url.password !== '') throw new TypeError('url: credentials do not belong into it');
+  if (url.protocol !== 'https:' && url.protocol !== 'http:')
+    throw new TypeError(`url: expected https, got ${url.protocol}`);
+  return { protocol: url.protocol, hostname: url.hostname, ...(url.port === '' ? {} : { port: url.port }) };
+}

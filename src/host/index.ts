@@ -1,0 +1,20 @@
+export { type ConnectHostOptions, connectHost } from './connect-host.ts';
+export type {
+  AsyncCallOptions,
+  DiskExport,
+  ExportDiskOptions,
+  Host,
+  ImportDiskOptions,
+  ImportMetadataOptions,
+  NetworkInfo,
+  ObjectId,
+  OpenNbdOptions,
+  PoolFacts,
+  VmDisk,
+} from './host.ts';
+export type { HostLimits } from './limits.ts';
+export * from './records.ts';
+export type { HostTimeouts } from './timeouts.ts';
+export type { TlsTrust } from './trust.ts';
+export type { XapiClient } from './xapi-client.ts';
+export * as xapiCodes from './xapi-codes.ts';

@@ -1,0 +1,129 @@
+import { X509Certificate } from 'node:crypto';
+import { connect as connectTcp, isIP, type Socket } from 'node:net';
+import { connect as connectTls, type TLSSocket } from 'node:tls';
+import { BackupError } from '../core/index.ts';
+
+/** By what a host's certificate is believed. With nothing set, the certificate authorities that Node knows decide. */
+export interface TlsTrust {
+  /** Certificate authorities, as PEM; the host's name or address must stand in its certificate. */
+  readonly ca?: string | readonly string[] | undefined;
+  /** Exactly these certificates, as PEM, whatever their names and dates: one for each host of the pool. */
+  readonly certificate?: string | readonly string[] | undefined;
+  /** Certificates with exactly these SHA-256 fingerprints, in hexadecimal, with or without colons. */
+  readonly fingerprint256?: string | readonly string[] | undefined;
+}
+
+/** Decides over one connection before a byte of ours is on it. */
+export interface Trust {
+  /** Opens a connection whose peer is believed, or rejects with `HOST_CERTIFICATE_MISMATCH`. */
+  connect(
+    target: Target,
+    options: { readonly timeoutMs: number; readonly signal?: AbortSignal | undefined },
+  ): Promise<Socket>;
+}
+
+export interface Target {
+  readonly protocol: 'https:' | 'http:';
+  /** A name or address, without brackets. */
+  readonly host: string;
+  readonly port: number;
+}
+
+const list = <T>(value: T | readonly T[] | undefined): readonly T[] =>
+  value === undefined ? [] : Array.isArray(value) ? (value as readonly T[]) : [value as T];
+
+/** `AB:CD…`, as Node prints fingerprints. */
+function normaliseFingerprint(text: string): string {
+  const digits = text.replace(/[:\s]/g, '').toUpperCase();
+  if (!/^[0-9A-F]{64}$/.test(digits)) {
+    throw new TypeError(`fingerprint256: expected 64 hexadecimal digits, got ${JSON.stringify(text)}`);
+  }
+  return digits.replace(/..(?!$)/g, '$&:');
+}
+
+/** The SHA-256 fingerprint of a PEM certificate, as Node prints it. */
+export function fingerprintOf(pem: string): string {
+  return new X509Certificate(pem).fingerprint256;
+}
+
+/**
+ * @throws TypeError for a pin that is none, and where plain HTTP or no check at all was asked for without
+ * `insecure: true`.
+ */
+export function createTrust(tls: TlsTrust = {}, insecure = false): Trust {
+  const pins = new Set([
+    ...list(tls.certificate).map(fingerprintOf),
+    ...list(tls.fingerprint256).map(normaliseFingerprint),
+  ]);
+  const ca = list(tls.ca);
+
+  function check(socket: TLSSocket, target: Target): void {
+    if (insecure && pins.size === 0 && ca.length === 0) return;
+    const found = socket.getPeerX509Certificate()?.fingerprint256;
+    const where = `${target.host}:${target.port}`;
+    if (pins.size > 0) {
+      if (found !== undefined && pins.has(found)) return;
+      const expected = [...pins];
+      throw new BackupError(
+        'HOST_CERTIFICATE_MISMATCH',
+        `${where} shows another certificate: expected SHA-256 ${expected.join(' or ')}, got ${found ?? 'none'}`,
+        { facts: { expected, found } },
+      );
+    }
+    if (socket.authorized) return;
+    const reason = String(socket.authorizationError);
+    throw new BackupError(
+      'HOST_CERTIFICATE_MISMATCH',
+      `${where} shows a certificate that is not believed (${reason}): SHA-256 ${found ?? 'none'}; pin it, or name its authority`,
+      { facts: { expected: ca.length > 0 ? 'the given authority' : 'an authority that Node knows', found, reason } },
+    );
+  }
+
+  function open(target: Target): Socket {
+    const { host, port } = target;
+    if (target.protocol === 'http:') {
+      if (insecure) return connectTcp({ host, port });
+      throw new TypeError(`${host}: plain HTTP shows the password to the network; it needs insecure: true`);
+    }
+    return connectTls({
+      host,
+      port,
+      // Judged by check() before anything is sent: only so can the error name the fingerprint that was found.
+      rejectUnauthorized: false,
+      ...(isIP(host) === 0 ? { servername: host } : {}),
+      ...(ca.length > 0 ? { ca: [...ca] } : {}),
+      ...(pins.size > 0 ? { checkServerIdentity: () => undefined } : {}),
+    });
+  }
+
+  return {
+    async connect(target, { timeoutMs, signal }) {
+      signal?.throwIfAborted();
+      const socket = open(target);
+      const { promise, resolve, reject } = Promise.withResolvers<void>();
+      const where = `${target.host}:${target.port}`;
+      const timer = setTimeout(() => {
+        reject(new BackupError('TIMEOUT', `${where}: no connection within ${timeoutMs} ms`, { retryable: true }));
+      }, timeoutMs);
+      const onAbort = () => reject(signal?.reason);
+      const onClose = () => reject(Object.assign(new Error(`${where} closed the connection`), { code: 'ECONNRESET' }));
+      const ready = target.protocol === 'http:' ? 'connect' : 'secureConnect';
+      socket.once(ready, resolve).once('error', reject).once('close', onClose);
+      signal?.addEventListener('abort', onAbort, { once: true });
+      try {
+        await promise;
+        if (target.protocol === 'https:') check(socket as TLSSocket, target);
+        socket.setNoDelay(true).setKeepAlive(true, 60_000);
+        return socket;
+      } catch (error) {
+        socket.on('error', () => {}); // the first failure is the one that counts
+        socket.destroy();
+        throw error;
+      } finally {
+        clearTimeout(timer);
+        socket.off(ready, resolve).off('error', reject).off('close', onClose);
+        signal?.removeEventListener('abort', onAbort);
+      }
+    },
+  };
+}
