@@ -1,7 +1,10 @@
 /** What can go wrong on demand, and how it is told. Handlers ask for their own by name. */
 export interface FaultOptions {
-  /** Cuts an export's connection after this many body bytes, without a word. */
-  'export-cut': { readonly after: number; readonly path?: string };
+  /**
+   * Ends an export's connection after this many body bytes, without a word. Its task fails; with `taskSucceeds` the
+   * host has done all it should, as when something between host and client cut the stream.
+   */
+  'export-cut': { readonly after: number; readonly path?: string; readonly taskSucceeds?: boolean };
   /** Fails an export's work after this many body bytes: a second response in the body, and a failed task. */
   'export-500': {
     readonly after: number;
@@ -22,6 +25,8 @@ export interface FaultOptions {
   'call-error': { readonly method: string; readonly code: string; readonly params?: readonly string[] };
   /** Closes the connection instead of answering a call or a request. `after` the work is done, or before it. */
   'drop-connection': { readonly method?: string; readonly path?: string; readonly when?: 'before' | 'after' };
+  /** Sends a request elsewhere: 302 to `https://<address><path and query>`. */
+  redirect: { readonly path: string; readonly address: string };
   /** Closes NBD connections before the greeting. */
   'nbd-refuse': Record<never, never>;
   /** Cuts an NBD connection after this many bytes were read over it. */

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '../core/index.ts';
 import { createFaults, type FaultName, type FaultOptions, type FaultTimes } from './faults.ts';
+import { handlers } from './handlers.ts';
 import { listen } from './http-server.ts';
 import { createImageStore } from './images.ts';
 import { answerCall, parseCall } from './json-rpc.ts';
@@ -16,6 +17,7 @@ import { makeSelfSigned } from './self-signed.ts';
 import { createSessions } from './sessions.ts';
 import type { NbdEndpoint, Simulation, Timing } from './simulation.ts';
 import { createTasks } from './tasks.ts';
+import { createTransfers } from './transfer.ts';
 import type { World } from './world.ts';
 import { createWorld } from './world-state.ts';
 
@@ -122,9 +124,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
       }
       throw new Error('connection dropped on demand');
     },
-    async transfer(_request, socket) {
-      socket.destroy();
-    },
+    transfer: createTransfers(simulation, handlers, log),
     report: (error) => failures.push(error),
   });
 

@@ -154,7 +154,7 @@ export interface HandlerContext {
   /** `Content-Length`, in bytes; a `Transfer-Encoding` must be refused by the handler (`transferEncoding`). */
   readonly contentLength: number | undefined;
   readonly transferEncoding: string | undefined;
-  /** The request's body, up to `Content-Length` or the connection's end. Ends early if the client goes. */
+  /** The request's body, up to `Content-Length`. Ends early if the client goes. */
   readonly body: AsyncIterable<Uint8Array>;
   /** The connection itself, for what `write` cannot do (destroy it in the middle, for example). */
   readonly socket: Duplex;
