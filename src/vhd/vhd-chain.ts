@@ -1,0 +1,137 @@
+import { realpath, stat } from 'node:fs/promises';
+import { dirname, isAbsolute, relative, resolve, sep } from 'node:path';
+import { type CallOptions, FormatError } from '../core/index.ts';
+import { type Disk, overlay } from '../disk/index.ts';
+import { isRawParent } from './vhd-link.ts';
+import { openVhd, type VhdDisk } from './vhd-reader.ts';
+
+export interface OpenVhdChainOptions extends CallOptions {
+  /**
+   * The folder that parents may lie in; with it, relative names may go up (`..`) and names may be absolute, as long as
+   * they end up below it.
+   * @defaultValue the folder of each child, and plain relative names only
+   */
+  readonly root?: string | undefined;
+  /**
+   * How many files a chain may have.
+   * @defaultValue `64`
+   */
+  readonly maxDepth?: number | undefined;
+}
+
+/** A chain of VHDs as one disk. */
+export interface VhdChain extends Disk {
+  /** The VHDs, root first. */
+  readonly layers: readonly VhdDisk[];
+  /** Their paths, in the same order. */
+  readonly paths: readonly string[];
+}
+
+/**
+ * Opens a VHD together with its parents, which it finds by the names that the files hold and recognises by their UUIDs.
+ * A fixed or dynamic VHD is a chain of one. Names come from outside: they are followed only below a folder, also
+ * through symbolic links; loops and endless chains are refused.
+ *
+ * @throws FormatError `VHD_PARENT_MISSING`, `VHD_PARENT_MISMATCH`, `VHD_PARENT_REFUSED` (outside the folder),
+ * `VHD_PARENT_LOOP`, `VHD_CHAIN_TOO_LONG`, `VHD_PARENT_RAW`, and what `openVhd` throws.
+ */
+export async function openVhdChain(path: string, options: OpenVhdChainOptions = {}): Promise<VhdChain> {
+  const { maxDepth = 64, root, signal } = options;
+  const chain: { path: string; disk: VhdDisk }[] = []; // leaf first
+  const seen = new Set<string>();
+  try {
+    let next = { path: await realpath(path), disk: await openVhd(path, { signal }) };
+    for (;;) {
+      chain.push(next);
+      const { parent, uuid } = next.disk;
+      for (const key of [await fileKey(next.path), uuid]) {
+        if (seen.has(key))
+          throw linkError('VHD_PARENT_LOOP', next.path, 'a chain that ends', `${key} for the second time`);
+        seen.add(key);
+      }
+      if (parent === undefined) break;
+      if (isRawParent(parent)) throw linkError('VHD_PARENT_RAW', next.path, 'a VHD as parent', 'a raw file');
+      if (chain.length >= maxDepth) {
+        throw linkError('VHD_CHAIN_TOO_LONG', next.path, `a chain of at most ${maxDepth} files`, 'one more parent');
+      }
+      next = await openParent(next.path, next.disk, root, signal);
+    }
+  } catch (error) {
+    await Promise.allSettled(chain.map(({ disk }) => disk.close()));
+    throw error;
+  }
+  chain.reverse();
+  const layers = chain.map(({ disk }) => disk);
+  return { ...overlay(layers), layers, paths: chain.map((link) => link.path) };
+}
+
+async function openParent(
+  childPath: string,
+  child: VhdDisk,
+  root: string | undefined,
+  signal: AbortSignal | undefined,
+): Promise<{ path: string; disk: VhdDisk }> {
+  const { uuid, paths } = child.parent!;
+  let refused: FormatError | undefined;
+  for (const text of paths) {
+    const found = await locate(text, childPath, root);
+    if (found === undefined) continue;
+    if (found.outside) {
+      refused ??= linkError('VHD_PARENT_REFUSED', childPath, 'a file below the folder', JSON.stringify(text));
+      continue;
+    }
+    let disk: VhdDisk;
+    try {
+      disk = await openVhd(found.path, { signal });
+    } catch (error) {
+      if (!(error instanceof FormatError)) throw error;
+      refused ??= error; // another text may name the right file
+      continue;
+    }
+    if (disk.uuid === uuid) return { path: found.path, disk };
+    await disk.close();
+    refused ??= linkError('VHD_PARENT_MISMATCH', childPath, `UUID ${uuid}`, `${disk.uuid} in ${JSON.stringify(text)}`);
+  }
+  throw refused ?? linkError('VHD_PARENT_MISSING', childPath, `VHD ${uuid}`, `no file of ${JSON.stringify(paths)}`);
+}
+
+/** The file that a text in a VHD names, and whether it is out of bounds; `undefined` where there is none. */
+async function locate(
+  text: string,
+  childPath: string,
+  root: string | undefined,
+): Promise<{ path: string; outside: boolean } | undefined> {
+  const name = text
+    .replace(/^file:\/\//, '')
+    .replaceAll('\\', '/')
+    .replace(/^[a-z]:(?=\/)/i, '');
+  if (name.includes('\0') || name === '') return undefined;
+  const folder = dirname(childPath);
+  if (root === undefined && (isAbsolute(name) || name.split('/').includes('..'))) return { path: name, outside: true };
+  try {
+    const path = await realpath(resolve(folder, name));
+    return { path, outside: !isBelow(path, await realpath(root ?? folder)) };
+  } catch (error) {
+    if (isMissing(error)) return undefined;
+    throw error;
+  }
+}
+
+function isBelow(path: string, folder: string): boolean {
+  const way = relative(folder, path);
+  return way !== '' && way !== '..' && !way.startsWith(`..${sep}`) && !isAbsolute(way);
+}
+
+function isMissing(error: unknown): boolean {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined;
+  return code === 'ENOENT' || code === 'ENOTDIR';
+}
+
+async function fileKey(path: string): Promise<string> {
+  const { dev, ino } = await stat(path, { bigint: true });
+  return `file ${dev}:${ino}`;
+}
+
+function linkError(code: `VHD_${string}`, file: string, expected: string, actual: string): FormatError {
+  return new FormatError(code, { what: 'parent', offset: 512 + 40, expected, actual, file });
+}

@@ -1,0 +1,139 @@
+import { type ByteSource, isZero, nextBit, openFileSource, readBytes, runsOfSetBits } from '../bytes/index.ts';
+import type { CallOptions } from '../core/index.ts';
+import { blocksInFileOrder } from './block-table.ts';
+import { SECTOR_SIZE, type VhdKind } from './constants.ts';
+import { type VhdFinding, warning } from './findings.ts';
+import { type InspectOptions, inspectVhd, type VhdBlocks, type VhdStructure } from './inspect.ts';
+import type { VhdParent } from './vhd-link.ts';
+
+/**
+ * How deep a check goes. `structure`: footers, header, block table, locators. `bitmaps`: also each block's sector
+ * bitmap (512 bytes for 2 MiB). `content`: also reads all data, and looks for what only some readers would see.
+ */
+export type VhdCheckLevel = 'structure' | 'bitmaps' | 'content';
+
+export interface CheckVhdOptions extends InspectOptions {
+  /** @defaultValue `'structure'` */
+  readonly level?: VhdCheckLevel | undefined;
+}
+
+/** What {@link checkVhd} found. Plain and serialisable. */
+export interface VhdCheckReport {
+  /** Is there no error? Warnings do not count. */
+  readonly ok: boolean;
+  readonly level: VhdCheckLevel;
+  readonly findings: readonly VhdFinding[];
+  /** What the file is; missing where its structure is broken. */
+  readonly summary?: VhdSummary | undefined;
+}
+
+export interface VhdSummary {
+  readonly kind: VhdKind;
+  readonly uuid: string;
+  /** Of the disk, in bytes. */
+  readonly size: number;
+  /** Of the file, in bytes. */
+  readonly fileSize: number;
+  readonly creator: string;
+  readonly parent?: VhdParent | undefined;
+  readonly blockSize?: number | undefined;
+  readonly blockCount?: number | undefined;
+  readonly allocatedBlockCount?: number | undefined;
+  /** Bytes whose sectors the bitmaps mark; from level `bitmaps` on. */
+  readonly markedBytes?: number | undefined;
+}
+
+/**
+ * Checks a VHD and tells all that is wrong or unusual, each with its place. Faults of the file do not make it reject,
+ * only failures to read it do. The parent is not looked at. A source stays open.
+ */
+export async function checkVhd(source: string | ByteSource, options: CheckVhdOptions = {}): Promise<VhdCheckReport> {
+  if (typeof source !== 'string') return checkSource(source, options);
+  const file = await openFileSource(source);
+  try {
+    return await checkSource(file, options);
+  } finally {
+    await file.close();
+  }
+}
+
+async function checkSource(source: ByteSource, options: CheckVhdOptions): Promise<VhdCheckReport> {
+  const { level = 'structure' } = options;
+  const inspection = await inspectVhd(source, options);
+  const findings = [...inspection.findings];
+  const { structure } = inspection;
+  if (structure === undefined) return { ok: false, level, findings };
+  const { footer, kind, size, blocks } = structure;
+  const markedBytes =
+    blocks === undefined || level === 'structure'
+      ? undefined
+      : await checkBlocks(source, structure, blocks, level, findings, options);
+  if (blocks === undefined && level === 'content') await readThrough(source, size, options);
+  const summary: VhdSummary = {
+    kind,
+    uuid: footer.uuid,
+    size,
+    fileSize: source.size,
+    creator: footer.creatorApplication,
+    parent: blocks?.parent,
+    blockSize: blocks?.header.blockSize,
+    blockCount: blocks?.blockCount,
+    allocatedBlockCount: blocks && blocksInFileOrder(blocks.table).length,
+    markedBytes,
+  };
+  return { ok: findings.every(({ severity }) => severity !== 'error'), level, findings, summary };
+}
+
+const MOST_FINDINGS = 20;
+
+/** Reads each block in file order; resolves with the bytes that the bitmaps mark. */
+async function checkBlocks(
+  source: ByteSource,
+  { kind, size }: VhdStructure,
+  { table, header, bitmapSize, stride }: VhdBlocks,
+  level: VhdCheckLevel,
+  findings: VhdFinding[],
+  options: CallOptions,
+): Promise<number> {
+  const { blockSize } = header;
+  const found: VhdFinding[] = [];
+  let marked = 0;
+  for (const index of blocksInFileOrder(table)) {
+    options.signal?.throwIfAborted();
+    const at = table[index]! * SECTOR_SIZE;
+    const bytes = await readBytes(source, at, level === 'content' ? stride : bitmapSize, options);
+    const bitmap = bytes.subarray(0, bitmapSize);
+    const inside = Math.min(blockSize, size - index * blockSize) / SECTOR_SIZE;
+    const runs = [...runsOfSetBits(bitmap, inside)];
+    marked += runs.reduce((sum, { count }) => sum + count * SECTOR_SIZE, 0);
+    if (found.length >= MOST_FINDINGS) continue;
+    const field = `sector bitmap of block ${index}`;
+    if (nextBit(bitmap, inside, blockSize / SECTOR_SIZE, true) < blockSize / SECTOR_SIZE && kind === 'differencing') {
+      found.push(warning('VHD_BITMAP', field, at, "clear bits beyond the disk's end", 'set ones'));
+    }
+    if (runs.length === 0) found.push(warning('VHD_BITMAP', field, at, 'at least one bit set', 'none'));
+    if (level === 'content' && kind === 'dynamic' && hidesData(bytes.subarray(bitmapSize), runs, inside)) {
+      const actual = 'other bytes, which qemu and Xen Orchestra would return';
+      found.push(warning('VHD_STALE_DATA', field, at, 'zeros in sectors that are not marked', actual));
+    }
+  }
+  findings.push(...found);
+  return marked;
+}
+
+/** Are there other bytes than zeros in sectors that the bitmap does not mark? */
+function hidesData(data: Uint8Array, runs: readonly { start: number; count: number }[], sectorCount: number): boolean {
+  let at = 0;
+  for (const { start, count } of [...runs, { start: sectorCount, count: 0 }]) {
+    if (!isZero(data.subarray(at * SECTOR_SIZE, start * SECTOR_SIZE))) return true;
+    at = start + count;
+  }
+  return false;
+}
+
+async function readThrough(source: ByteSource, size: number, options: CallOptions): Promise<void> {
+  const buffer = new Uint8Array(2 * 1024 * 1024);
+  for (let at = 0; at < size; at += buffer.byteLength) {
+    await source.readInto(buffer.subarray(0, Math.min(buffer.byteLength, size - at)), at, options);
+  }
+}

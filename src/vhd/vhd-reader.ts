@@ -1,0 +1,186 @@
+import { assertRange, type ByteSource, openFileSource, runsOfSetBits } from '../bytes/index.ts';
+import { type CallOptions, FormatError } from '../core/index.ts';
+import { type Disk, type Extent, joinExtents, type RangeOptions, rangeOf } from '../disk/index.ts';
+import { BitmapCache } from './bitmap-cache.ts';
+import { allocatedBlocks } from './block-table.ts';
+import { ABSENT, SECTOR_SIZE, type VhdKind } from './constants.ts';
+import { throwFirstError, type VhdFinding } from './findings.ts';
+import type { VhdFooter } from './footer.ts';
+import type { VhdHeader } from './header.ts';
+import { inspectVhd, type VhdBlocks, type VhdStructure } from './inspect.ts';
+import type { VhdParent } from './vhd-link.ts';
+
+/** A VHD as a disk. Closing it closes its source. */
+export interface VhdDisk extends Disk {
+  readonly footer: VhdFooter;
+  /** `undefined` for a fixed disk. */
+  readonly header: VhdHeader | undefined;
+  readonly kind: VhdKind;
+  readonly uuid: string;
+  /** How a differencing disk names its parent; `undefined` for the others. */
+  readonly parent?: VhdParent | undefined;
+  /** Indexes of the blocks that are there, ascending; `undefined` for a fixed disk. */
+  readonly blockIndexes: Uint32Array | undefined;
+  /** What is unusual about the file, for people. */
+  readonly warnings: readonly VhdFinding[];
+}
+
+export interface OpenVhdOptions extends CallOptions {
+  /**
+   * The name that errors give to the source.
+   * @defaultValue the path, where `source` is one
+   */
+  readonly file?: string | undefined;
+}
+
+/**
+ * Opens a fixed, dynamic or differencing VHD by its path or from a source, which the disk then owns (not where this
+ * rejects).
+ *
+ * Sector bitmaps are obeyed to the bit, as XenServer does: a sector whose bit is clear is zero in a dynamic disk and
+ * `absent` in a differencing one. Reading what is absent rejects with `VHD_PARENT_NEEDED`: put the disk into an
+ * `overlay` above its parent, or use `openVhdChain`. Memory: the block table (4 bytes for 2 MiB of disk) and at most
+ * 1 MiB of bitmaps.
+ *
+ * @throws FormatError `VHD_…` for the first fault that makes the file unusable.
+ */
+export async function openVhd(source: string | ByteSource, options: OpenVhdOptions = {}): Promise<VhdDisk> {
+  if (typeof source !== 'string') return openFrom(source, options);
+  const file = await openFileSource(source);
+  try {
+    return await openFrom(file, { file: source, ...options });
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+async function openFrom(source: ByteSource, { file, signal }: OpenVhdOptions): Promise<VhdDisk> {
+  const { findings, structure } = await inspectVhd(source, { signal });
+  throwFirstError(findings, file);
+  const { blocks, footer, kind, size } = structure!;
+  const access = blocks === undefined ? flatAccess(source, size) : blockAccess(source, { ...structure!, blocks }, file);
+  return {
+    ...access,
+    size,
+    footer,
+    kind,
+    uuid: footer.uuid,
+    header: blocks?.header,
+    parent: blocks?.parent,
+    blockIndexes: blocks && allocatedBlocks(blocks.table),
+    warnings: findings,
+    close: () => source.close(),
+    [Symbol.asyncDispose]: () => source.close(),
+  };
+}
+
+type Access = Pick<Disk, 'extents' | 'readInto'>;
+
+function flatAccess(source: ByteSource, size: number): Access {
+  return {
+    async *extents(options) {
+      const { offset, end } = rangeOf('VHD', size, options);
+      if (end > offset) yield { offset, length: end - offset, kind: 'data' };
+    },
+    async readInto(target, offset, options) {
+      assertRange('VHD', size, offset, target.byteLength);
+      await source.readInto(target, offset, options);
+    },
+  };
+}
+
+function blockAccess(source: ByteSource, structure: VhdStructure & { blocks: VhdBlocks }, file?: string): Access {
+  const { kind, size, blocks } = structure;
+  const { table, bitmapSize } = blocks;
+  const { blockSize } = blocks.header;
+  const hole = kind === 'dynamic' ? 'zero' : 'absent';
+  const bitmaps = new BitmapCache(source, blocks, size);
+
+  /** Blocks from `index` on that are there and start before `end`. */
+  function* presentFrom(index: number, end: number): Generator<number, void> {
+    for (let i = index; i * blockSize < end; i++) if (table[i] !== ABSENT) yield i;
+  }
+
+  /** The runs of one block within `[from, to)`; the holes between them are left out. */
+  async function* dataRuns(index: number, from: number, to: number, options: CallOptions): AsyncGenerator<Run, void> {
+    const bitmap = await bitmaps.get(index, options);
+    const start = index * blockSize;
+    if (bitmap === 'full') return yield { from, to };
+    const lastSector = Math.ceil((to - start) / SECTOR_SIZE);
+    for (const run of runsOfSetBits(bitmap, lastSector, Math.floor((from - start) / SECTOR_SIZE))) {
+      const runStart = start + run.start * SECTOR_SIZE;
+      yield { from: Math.max(runStart, from), to: Math.min(runStart + run.count * SECTOR_SIZE, to) };
+    }
+  }
+
+  async function* extents(options: RangeOptions = {}): AsyncGenerator<Extent, void> {
+    const { offset, end } = rangeOf('VHD', size, options);
+    for (let at = offset; at < end; ) {
+      options.signal?.throwIfAborted();
+      let index = Math.floor(at / blockSize);
+      if (table[index] === ABSENT) {
+        while (index * blockSize < end && table[index] === ABSENT) index++;
+        const next = Math.min(index * blockSize, end);
+        yield { offset: at, length: next - at, kind: hole };
+        at = next;
+        continue;
+      }
+      await bitmaps.prefetch(presentFrom(index, end), options);
+      const next = Math.min((index + 1) * blockSize, end);
+      for await (const { from, to } of dataRuns(index, at, next, options)) {
+        if (from > at) yield { offset: at, length: from - at, kind: hole };
+        yield { offset: from, length: to - from, kind: 'data' };
+        at = to;
+      }
+      if (next > at) yield { offset: at, length: next - at, kind: hole };
+      at = next;
+    }
+  }
+
+  /** `target` is the part of block `index` that starts at `offset`. */
+  async function readPart(target: Uint8Array, index: number, offset: number, options: CallOptions): Promise<void> {
+    const end = offset + target.byteLength;
+    const fillHole = (from: number, to: number) => {
+      if (to > from && hole === 'absent') throw parentNeeded(from, to, file);
+      target.fill(0, from - offset, to - offset);
+    };
+    if (table[index] === ABSENT) return fillHole(offset, end);
+    const dataAt = table[index]! * SECTOR_SIZE + bitmapSize - index * blockSize;
+    let at = offset;
+    for await (const { from, to } of dataRuns(index, offset, end, options)) {
+      fillHole(at, from);
+      await source.readInto(target.subarray(from - offset, to - offset), dataAt + from, options);
+      at = to;
+    }
+    fillHole(at, end);
+  }
+
+  async function readInto(target: Uint8Array, offset: number, options: CallOptions = {}): Promise<void> {
+    assertRange('VHD', size, offset, target.byteLength);
+    const end = offset + target.byteLength;
+    for (let at = offset; at < end; ) {
+      const index = Math.floor(at / blockSize);
+      const next = Math.min((index + 1) * blockSize, end);
+      await readPart(target.subarray(at - offset, next - offset), index, at, options);
+      at = next;
+    }
+  }
+
+  return { extents: (options) => joinExtents(extents(options)), readInto };
+}
+
+interface Run {
+  readonly from: number;
+  readonly to: number;
+}
+
+function parentNeeded(from: number, to: number, file: string | undefined): FormatError {
+  return new FormatError('VHD_PARENT_NEEDED', {
+    what: 'differencing VHD: disk range',
+    offset: from,
+    expected: 'data of its own',
+    actual: `${to - from} bytes that only the parent holds`,
+    file,
+  });
+}

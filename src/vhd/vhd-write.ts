@@ -1,0 +1,100 @@
+import { type FileHandle, open, rm } from 'node:fs/promises';
+import { isZero } from '../bytes/index.ts';
+import type { BlockStream, Disk } from '../disk/index.ts';
+import { BITMAP_SIZE, FOOTER_SIZE } from './constants.ts';
+import type { VhdFooter } from './footer.ts';
+import type { VhdHeader } from './header.ts';
+import { assembleVhdBlocks, findVhdBlocks, readVhdBlocks, type VhdBlock, type VhdBlocksOptions } from './vhd-blocks.ts';
+import { headLengthOf, planVhd, resolveIdentity, type VhdIdentity } from './vhd-plan.ts';
+
+/** Blocks of a disk whose extents nobody knows in advance. */
+export interface SizedBlocks {
+  /** Of the disk, in bytes. */
+  readonly size: number;
+  /** In a dynamic VHD what does not arrive is zero, in a differencing one it stays with the parent. */
+  readonly blocks: BlockStream;
+}
+
+export interface WriteVhdOptions extends VhdIdentity, VhdBlocksOptions {
+  /** Called after each block with how far the disk was dealt with, as an offset into it. */
+  readonly onOffset?: ((offset: number) => void) | undefined;
+}
+
+/** What {@link writeVhd} wrote. */
+export interface WrittenVhd {
+  /** Of the file, in bytes. */
+  readonly length: number;
+  readonly uuid: string;
+  readonly footer: VhdFooter;
+  readonly header: VhdHeader;
+  /** Indexes of the blocks in it, ascending. */
+  readonly blockIndexes: Uint32Array;
+}
+
+/**
+ * Writes a dynamic or differencing VHD of a disk, or of a stream of its blocks, to a new file. In a dynamic one 2 MiB
+ * blocks that are all zeros are left out. Data, block table and footers reach the disk in this order: a file that a
+ * crash left behind has no footer and is refused by everybody. The file is durable when this resolves, and removed
+ * when it rejects.
+ *
+ * @throws what `vhdStream` throws, before the file is made; `EEXIST` where there is a file at `path`.
+ */
+export async function writeVhd(
+  from: Disk | SizedBlocks,
+  path: string,
+  options: WriteVhdOptions = {},
+): Promise<WrittenVhd> {
+  const identity = resolveIdentity(from.size, options);
+  const blocks =
+    'extents' in from
+      ? readVhdBlocks(from, identity, await findVhdBlocks(from, identity, options), options)
+      : assembleVhdBlocks(from.blocks, identity, options);
+  const file = await open(path, 'wx');
+  try {
+    const headLength = headLengthOf(identity);
+    const indexes = await writeBlocks(file, headLength, blocks, identity.kind === 'dynamic', options);
+    await file.datasync();
+    const plan = planVhd(identity, indexes);
+    await writeFully(file, plan.head.subarray(FOOTER_SIZE), FOOTER_SIZE);
+    await file.datasync();
+    await writeFully(file, plan.footerBytes, 0);
+    await writeFully(file, plan.footerBytes, plan.length - FOOTER_SIZE);
+    await file.sync();
+    const { footer, header, blockIndexes, length } = plan;
+    return { length, uuid: footer.uuid, footer, header, blockIndexes };
+  } catch (error) {
+    await rm(path, { force: true });
+    throw error;
+  } finally {
+    await file.close();
+  }
+}
+
+/** Appends the blocks that count behind `at`; resolves with their indexes. */
+async function writeBlocks(
+  file: FileHandle,
+  at: number,
+  blocks: AsyncIterable<VhdBlock>,
+  dropZeroes: boolean,
+  { onOffset, signal }: WriteVhdOptions,
+): Promise<number[]> {
+  const indexes: number[] = [];
+  let end = at;
+  for await (const { index, bytes } of blocks) {
+    signal?.throwIfAborted();
+    if (!dropZeroes || !isZero(bytes.subarray(BITMAP_SIZE))) {
+      await writeFully(file, bytes, end);
+      end += bytes.byteLength;
+      indexes.push(index);
+    }
+    onOffset?.((index + 1) * (bytes.byteLength - BITMAP_SIZE));
+  }
+  return indexes;
+}
+
+async function writeFully(file: FileHandle, data: Uint8Array, offset: number): Promise<void> {
+  for (let done = 0; done < data.byteLength; ) {
+    const { bytesWritten } = await file.write(data, done, data.byteLength - done, offset + done);
+    done += bytesWritten;
+  }
+}
