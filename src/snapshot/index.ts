@@ -9,6 +9,7 @@ export { CLEAN_UP_MS, discardRun } from './discard-run.ts';
 export { removeKeptBases } from './kept-bases.ts';
 export {
   INTENT_KEY,
+  type KeptFor,
   OUR_KEYS,
   OWNER_KEY,
   type OwnerMark,

@@ -1,10 +1,10 @@
 import type { CallOptions, Clock } from '../core/index.ts';
 import type { Host, VmRecord } from '../host/index.ts';
 import { destroyOne, destroySnapshot } from './destroy-snapshot.ts';
-import { type OwnerMark, readOwnerMark } from './ownership.ts';
+import { type KeptFor, type OwnerMark, readOwnerMark } from './ownership.ts';
 
 /**
- * Removes the snapshots that this repository keeps of a VM for later incrementals, all but the one for `keepPoint`: the
+ * Removes the snapshots that a repository keeps of a VM for one strategy's incrementals, all but that for `keepPoint`: the
  * bases of older points, and what a killed run kept for a point that was never committed.
  *
  * @returns the uuids of the snapshots removed.
@@ -12,12 +12,14 @@ import { type OwnerMark, readOwnerMark } from './ownership.ts';
 export async function removeKeptBases(
   host: Host,
   vm: Pick<VmRecord, 'ref' | 'VBDs'>,
-  repositoryId: string,
-  keepPoint: string | undefined,
+  owner: Pick<KeptFor, 'repositoryId' | 'strategy'> & { readonly keepPoint: string | undefined },
   options: CallOptions & { readonly clock?: Clock | undefined } = {},
 ): Promise<string[]> {
   const stale = (mark: OwnerMark | undefined) =>
-    mark?.state === 'kept' && mark.keptFor?.repositoryId === repositoryId && mark.keptFor.point !== keepPoint;
+    mark?.state === 'kept' &&
+    mark.keptFor?.repositoryId === owner.repositoryId &&
+    mark.keptFor.strategy === owner.strategy &&
+    mark.keptFor.point !== owner.keepPoint;
   const removed: string[] = [];
   for (const snapshot of await host.listRecords('VM')) {
     if (!snapshot.is_a_snapshot || snapshot.snapshot_of !== vm.ref || !stale(readOwnerMark(snapshot))) continue;

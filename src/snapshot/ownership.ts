@@ -29,8 +29,14 @@ export interface OwnerMark {
   readonly at: string;
   /** `working`: to be removed when its run ends. `kept`: the base of the next incremental of `keptFor`. */
   readonly state: 'working' | 'kept';
-  /** The repository and point that need it. */
-  readonly keptFor?: { readonly repositoryId: string; readonly point: string } | undefined;
+  readonly keptFor?: KeptFor | undefined;
+}
+
+/** Who needs a kept snapshot. */
+export interface KeptFor {
+  readonly repositoryId: string;
+  readonly strategy: string;
+  readonly point: string;
 }
 
 /** What we write on a VM before its snapshot. */

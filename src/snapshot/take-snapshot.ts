@@ -4,6 +4,7 @@ import { CLEAN_UP_MS, discardRun } from './discard-run.ts';
 import {
   INTENT_KEY,
   type Intent,
+  type KeptFor,
   OWNER_KEY,
   type OwnerMark,
   type Runner,
@@ -81,12 +82,7 @@ export async function takeSnapshot(host: Host, vm: VmRecord, options: TakeSnapsh
 }
 
 /** Marks a snapshot as the base of the next incremental: from now on clean-up leaves it alone. */
-export async function keepSnapshot(
-  host: Host,
-  snapshot: Snapshot,
-  keptFor: NonNullable<OwnerMark['keptFor']>,
-  name: string,
-): Promise<void> {
+export async function keepSnapshot(host: Host, snapshot: Snapshot, keptFor: KeptFor, name: string): Promise<void> {
   const kept = { ...snapshot.mark, state: 'kept', keptFor } as const;
   for (const disk of snapshot.disks) {
     await writeMark(host, 'VDI', disk.snapshotVdiRef, OWNER_KEY, { ...kept, uuid: disk.snapshotVdiUuid });

@@ -1,0 +1,205 @@
+import { type CallOptions, type Clock, type Decision, systemClock } from '../core/index.ts';
+import type { Host, VdiRecord, VmDisk } from '../host/index.ts';
+import { assertCanSnapshot } from '../snapshot/index.ts';
+import type { Manifest, PointId, Repository } from '../store/index.ts';
+import type { BackupPlan, ByteEstimate, DiskPlan, PlanConflict } from './backup-plan.ts';
+import { type DiskFacts, decideDisks } from './decide-disks.ts';
+
+export interface PlanBackupOptions extends CallOptions {
+  /** Uuid, or a name that only one VM has. */
+  readonly vm: string;
+  /**
+   * `auto`: deltas wherever they can be right, else fulls. `full`: a full of each disk. `incremental`: as `auto`, but a
+   * disk that must be a full is a conflict.
+   * @defaultValue `'auto'`
+   */
+  readonly mode?: 'auto' | 'full' | 'incremental' | undefined;
+  /**
+   * Disks to leave out: a device (`'1'`), a VDI's uuid, or a predicate.
+   * @defaultValue none
+   */
+  readonly exclude?: readonly (string | ((disk: VmDisk) => boolean))[] | undefined;
+  /**
+   * Keep this run's snapshot on the host as the base of the next incremental; say `false` where no incremental follows.
+   * @defaultValue `true`
+   */
+  readonly keepForIncremental?: boolean | undefined;
+  /**
+   * Never use changed block tracking, and never turn it on: for hosts that have no licence for it, and VMs that must stay
+   * movable between storages.
+   * @defaultValue `false`
+   */
+  readonly fullOnly?: boolean | undefined;
+  /**
+   * How fulls travel. `auto` takes the sparse VHD export where it is safe.
+   * @defaultValue `'auto'`
+   */
+  readonly transport?: 'auto' | 'raw' | 'vhd' | undefined;
+  /**
+   * What happens when a planned delta turns out to be impossible during the run.
+   * @defaultValue `'full'`
+   */
+  readonly onFallback?: 'full' | 'fail' | undefined;
+  /**
+   * Unchanged runs of at most so many bytes between changes are read with them: fewer requests, more bytes.
+   * @defaultValue `0`
+   */
+  readonly mergeGap?: number | undefined;
+  /**
+   * `omit` leaves the contents of virtual TPMs and the UEFI variables out of the backup.
+   * @defaultValue `'include'`
+   */
+  readonly vtpm?: 'include' | 'omit' | undefined;
+  /** The network that NBD is to use, by uuid or name. @defaultValue any the host offers */
+  readonly network?: string | undefined;
+  /** The uuid of the VM that runs this program: it cannot back up itself. */
+  readonly selfUuid?: string | undefined;
+  readonly clock?: Clock | undefined;
+}
+
+/**
+ * Finds out what a backup of one VM would do, disk by disk, and why. Changes nothing on the host or in the repository.
+ *
+ * @throws BackupError `VM_NOT_SUPPORTED` for templates, snapshots and control domains; `NOT_FOUND` for an unknown VM.
+ */
+export async function planBackup(host: Host, repository: Repository, options: PlanBackupOptions): Promise<BackupPlan> {
+  const {
+    mode = 'auto',
+    keepForIncremental = true,
+    fullOnly = false,
+    transport = 'auto',
+    clock = systemClock,
+  } = options;
+  const vm = await host.getVm(options.vm);
+  assertCanSnapshot(vm, options);
+  const disks = await host.listDisks(vm.ref);
+  const base = await findBase(repository, vm.uuid, mode);
+  const facts: DiskFacts = {
+    disks,
+    excluded: excludedDisks(disks, options.exclude ?? []),
+    pool: host.facts,
+    base,
+    baseSnapshots: 'manifest' in base ? await findBaseSnapshots(host, base.manifest) : new Map(),
+    nbdMissing: fullOnly ? undefined : await whyNoNbd(host, options.network),
+    options: { fullOnly, keepForIncremental, transport },
+  };
+  const plans = decideDisks(facts);
+  const incremental = plans.some((plan) => plan.mode === 'delta');
+  return {
+    format: 1,
+    strategy: 'changed-blocks',
+    plannedAt: new Date(clock.now()).toISOString(),
+    vm: { uuid: vm.uuid, name: vm.name_label, powerState: vm.power_state },
+    repositoryId: repository.id,
+    type: incremental ? 'incr' : 'full',
+    basePoint: incremental && 'manifest' in base ? base.manifest.point : undefined,
+    disks: plans,
+    expectedBytes: sumBytes(plans),
+    keepForIncremental: keepForIncremental && !fullOnly,
+    onFallback: options.onFallback ?? 'full',
+    mergeGap: options.mergeGap ?? 0,
+    vtpm: options.vtpm ?? 'include',
+    network: options.network,
+    conflicts: [...diskConflicts(disks, facts.excluded), ...(mode === 'incremental' ? unexpectedFulls(plans) : [])],
+    decisions: plans.flatMap(decisionsOf),
+  };
+}
+
+async function findBase(
+  repository: Repository,
+  vmUuid: string,
+  mode: 'auto' | 'full' | 'incremental',
+): Promise<DiskFacts['base']> {
+  if (mode === 'full') return { missing: 'a full was asked for' };
+  const broken: string[] = [];
+  const onBroken = (_: unknown, id: PointId) => broken.push(id.point);
+  const manifest = await repository.latest(vmUuid, 'changed-blocks', { onBroken });
+  if (broken.length > 0) return { missing: `the newest point ${broken[0]} cannot be read` };
+  if (manifest === undefined) return { missing: 'the repository has no point of this VM' };
+  if (!manifest.snapshot.kept) return { missing: `${manifest.point} kept no snapshot` };
+  return { manifest };
+}
+
+async function findBaseSnapshots(host: Host, manifest: Manifest): Promise<Map<string, VdiRecord | undefined>> {
+  const found = new Map<string, VdiRecord | undefined>();
+  for (const { vdiUuid, snapshotVdiUuid } of manifest.disks) {
+    if (snapshotVdiUuid !== undefined) found.set(vdiUuid, await host.findRecord('VDI', snapshotVdiUuid));
+  }
+  return found;
+}
+
+async function whyNoNbd(host: Host, network: string | undefined): Promise<string | undefined> {
+  const networks = await host.listNetworks();
+  const offered = networks.filter(({ purposes }) => purposes.includes('nbd'));
+  if (offered.length === 0) return 'no network of the pool has the purpose nbd';
+  const usable = network === undefined ? offered : offered.filter(({ uuid, name }) => [uuid, name].includes(network));
+  if (usable.length === 0) return `the network ${network} has not the purpose nbd`;
+  if (usable.every(({ addresses }) => addresses.length === 0)) return 'no host has an address on a network for NBD';
+  return undefined;
+}
+
+function excludedDisks(
+  disks: readonly VmDisk[],
+  exclude: NonNullable<PlanBackupOptions['exclude']>,
+): ReadonlyMap<string, string> {
+  const excluded = new Map<string, string>();
+  for (const disk of disks) {
+    for (const rule of exclude) {
+      if (typeof rule === 'function' ? rule(disk) : rule === disk.vdi.uuid || rule === disk.vbd.userdevice) {
+        excluded.set(disk.vdi.uuid, typeof rule === 'function' ? 'excluded by a predicate' : `excluded as ${rule}`);
+      }
+    }
+  }
+  for (const rule of exclude) {
+    if (typeof rule === 'function' || [...excluded.values()].includes(`excluded as ${rule}`)) continue;
+    throw new RangeError(`exclude: no disk of the VM has the device or uuid ${rule}`);
+  }
+  return excluded;
+}
+
+/** Disks that a snapshot cannot hold rightly. */
+function diskConflicts(disks: readonly VmDisk[], excluded: ReadonlyMap<string, string>): PlanConflict[] {
+  return disks.flatMap(({ vdi }) => {
+    if (excluded.has(vdi.uuid)) return [];
+    const conflict = (code: string, why: string) => ({
+      code,
+      subject: vdi.uuid,
+      message: `${vdi.name_label} (${vdi.uuid}) ${why}: exclude it`,
+    });
+    if (vdi.sharable) return [conflict('DISK_SHARED', 'is shared between VMs and cannot be snapshotted')];
+    if (vdi.on_boot === 'reset') return [conflict('DISK_RESETS', 'is reset at each boot and cannot be snapshotted')];
+    if (vdi.virtual_size % 512 !== 0) return [conflict('DISK_SIZE', 'has a size that is no multiple of 512 bytes')];
+    return [];
+  });
+}
+
+function unexpectedFulls(plans: readonly DiskPlan[]): PlanConflict[] {
+  return plans
+    .filter((plan) => plan.mode === 'full')
+    .map((plan) => ({
+      code: 'FULL_NEEDED',
+      subject: plan.vdiUuid,
+      message: `${plan.name} (${plan.vdiUuid}) would be a full: ${plan.reason}`,
+    }));
+}
+
+function decisionsOf(plan: DiskPlan): Decision[] {
+  const decisions: Decision[] = [{ subject: plan.vdiUuid, topic: 'mode', choice: plan.mode, reason: plan.reason }];
+  if (plan.mode === 'full') {
+    decisions.push({
+      subject: plan.vdiUuid,
+      topic: 'transport',
+      choice: plan.transport,
+      reason: plan.transportReason,
+    });
+  }
+  return decisions;
+}
+
+function sumBytes(plans: readonly DiskPlan[]): ByteEstimate {
+  const estimates = plans.map((plan) => plan.expectedBytes);
+  const upperBound = estimates.reduce((sum, { upperBound }) => sum + upperBound, 0);
+  const exact = estimates.every(({ value }) => value !== undefined);
+  const value = exact ? estimates.reduce((sum, estimate) => sum + (estimate.value ?? 0), 0) : undefined;
+  return { value, upperBound, basis: 'sum over the disks' };
+}

@@ -1,0 +1,335 @@
+import {
+  anySignal,
+  BackupError,
+  type CallOptions,
+  type Clock,
+  type ProgressOptions,
+  RunRecorder,
+  type RunReport,
+  systemClock,
+} from '../core/index.ts';
+import type { Host, VmRecord } from '../host/index.ts';
+import {
+  assertCanSnapshot,
+  CLEAN_UP_MS,
+  cleanUp,
+  discardRun,
+  enableChangedBlockTracking,
+  findLeftovers,
+  keepSnapshot,
+  removeKeptBases,
+  type Snapshot,
+  startRun,
+  takeSnapshot,
+} from '../snapshot/index.ts';
+import type { Manifest, ManifestDisk, PointId, PointWriter, Repository } from '../store/index.ts';
+import type { BackupPlan } from './backup-plan.ts';
+import { manifestDisk } from './manifest-disk.ts';
+import { type PlanBackupOptions, planBackup } from './plan-backup.ts';
+import { prepareDisks } from './prepare-disks.ts';
+import { type DiskJob, type StoredLayer, transferDisk } from './transfer-disk.ts';
+import { type CollectedMetadata, collectMetadata } from './vm-metadata.ts';
+
+export interface RunBackupOptions extends CallOptions, ProgressOptions {
+  /** The uuid of the VM that runs this program: it cannot back up itself. */
+  readonly selfUuid?: string | undefined;
+  /**
+   * How long clean-up may take after a failure or an abort, in milliseconds.
+   * @defaultValue `120000`
+   */
+  readonly cleanUpMs?: number | undefined;
+  readonly clock?: Clock | undefined;
+}
+
+/** A finished backup. */
+export interface BackupResult {
+  readonly point: PointId;
+  readonly manifest: Manifest;
+  readonly report: RunReport;
+}
+
+/**
+ * Runs a plan: snapshot, transfer, commit. The point exists only when this resolves, or not at all; on any failure or
+ * abort the host is left as it was found, and the error's `receipt` says so.
+ *
+ * @throws RunError with the report of the run: `ABORTED`, `PLAN_CONFLICT`, `PLAN_STALE`, `FALLBACK_REFUSED`, or the code
+ * of what failed.
+ */
+export async function runBackup(
+  host: Host,
+  repository: Repository,
+  plan: BackupPlan,
+  options: RunBackupOptions = {},
+): Promise<BackupResult> {
+  const { clock = systemClock, onProgress, signal } = options;
+  const { uuid, name } = plan.vm;
+  const recorder = new RunRecorder({ run: 'backup', vm: { uuid, name }, clock, onProgress });
+  for (const decision of plan.decisions) recorder.decide(decision);
+  const run = startRun(recorder.runId);
+  let writer: PointWriter | undefined;
+  try {
+    const vm = await checkPlan(host, repository, plan, options);
+    await tidyUp(host, repository, vm, plan.strategy, recorder, options);
+    await turnOnTracking(host, plan, recorder, options);
+    recorder.stage('snapshot');
+    const takenAt = new Date(clock.now());
+    const excludeVdis = plan.disks.filter(({ mode }) => mode === 'excluded').map(({ vdiUuid }) => vdiUuid);
+    const { selfUuid } = options;
+    const taking = { runId: recorder.runId, runner: run.runner, now: clock.now(), excludeVdis, selfUuid, signal };
+    const snapshot = await takeSnapshot(host, vm, taking);
+    const base = plan.basePoint === undefined ? undefined : await repository.latest(uuid, plan.strategy, { signal });
+    const jobs = await prepareDisks(host, plan, snapshot, base, recorder, { signal });
+    const type = jobs.some((job) => job.delta !== undefined) ? 'incr' : 'full';
+    writer = await repository.begin(uuid, type, { clock, signal });
+    recorder.point = writer.point;
+    const metadata = await writeMetadata(host, writer, vm, plan, recorder, { signal });
+    recorder.stage('transfer');
+    const transferred = await transferAll(host, writer, jobs, plan, takenAt, recorder, options);
+    recorder.stage('commit');
+    const kept = plan.keepForIncremental && snapshot.disks.some((disk) => disk.tracked);
+    if (kept) await keepForNext(host, repository, plan, snapshot, writer.point);
+    const manifest = await writer.commit(
+      {
+        strategy: plan.strategy,
+        type,
+        createdAt: takenAt.toISOString(),
+        base: type === 'incr' ? plan.basePoint : undefined,
+        vm: { uuid, name: vm.name_label, powerState: vm.power_state },
+        host: poolOf(host),
+        consistency: { requested: 'crash-consistent', achieved: 'crash-consistent' },
+        snapshot: { uuid: snapshot.uuid, kept },
+        disks: plan.disks.map((disk) => transferred.get(disk.vdiUuid) ?? manifestDisk(disk)),
+        decisions: recorder.decisions,
+        warnings: recorder.warnings,
+        containsSecrets: metadata.containsSecrets,
+      },
+      { signal },
+    );
+    await finish(host, repository, vm, snapshot, manifest, recorder, options);
+    return { point: { vmUuid: uuid, point: manifest.point }, manifest, report: recorder.report('success') };
+  } catch (error) {
+    await undo(host, plan, writer, recorder, options);
+    throw recorder.failure(error, signal);
+  } finally {
+    run.end();
+  }
+}
+
+/** Plans and runs a backup of one VM: {@link planBackup}, then {@link runBackup}. */
+export async function backupVm(
+  host: Host,
+  repository: Repository,
+  options: PlanBackupOptions & RunBackupOptions,
+): Promise<BackupResult> {
+  return runBackup(host, repository, await planBackup(host, repository, options), options);
+}
+
+/** Looks whether the world is still as it was planned for. */
+async function checkPlan(
+  host: Host,
+  repository: Repository,
+  plan: BackupPlan,
+  { selfUuid }: RunBackupOptions,
+): Promise<VmRecord> {
+  if (plan.repositoryId !== repository.id) {
+    throw new BackupError('PLAN_STALE', `the plan is for repository ${plan.repositoryId}, this is ${repository.id}`);
+  }
+  if (plan.conflicts.length > 0) {
+    const messages = plan.conflicts.map(({ message }) => message).join('; ');
+    throw new BackupError('PLAN_CONFLICT', `the backup of ${plan.vm.name} has conflicts: ${messages}`, {
+      facts: { conflicts: plan.conflicts },
+    });
+  }
+  const vm = await host.getVm(plan.vm.uuid);
+  assertCanSnapshot(vm, { selfUuid });
+  return vm;
+}
+
+/** Removes what killed runs left of this VM, and snapshots that no point needs any more. */
+async function tidyUp(
+  host: Host,
+  repository: Repository,
+  vm: VmRecord,
+  strategy: BackupPlan['strategy'],
+  recorder: RunRecorder,
+  { signal, clock }: RunBackupOptions,
+): Promise<void> {
+  recorder.stage('tidy-up');
+  const leftovers = await findLeftovers(host, { vmUuid: vm.uuid, clock, signal });
+  for (const { leftover, removed, error } of await cleanUp(host, leftovers, { signal, clock })) {
+    if (removed) recorder.warn('LEFTOVER_REMOVED', `removed the ${leftover.kind} ${leftover.name} of a killed run`);
+    else recorder.warn('LEFTOVER_LEFT', `could not remove the ${leftover.kind} ${leftover.uuid}: ${String(error)}`);
+  }
+  let broken = false;
+  const latest = await repository.latest(vm.uuid, strategy, { signal, onBroken: () => (broken = true) });
+  if (broken) return; // what a point that cannot be read needs, nobody knows
+  const owner = { repositoryId: repository.id, strategy, keepPoint: latest?.point };
+  await removeKeptBases(host, vm, owner, { signal, clock });
+}
+
+async function turnOnTracking(
+  host: Host,
+  plan: BackupPlan,
+  recorder: RunRecorder,
+  { signal }: RunBackupOptions,
+): Promise<void> {
+  const wanted = plan.disks.filter((disk) => disk.enableTracking).map((disk) => disk.vdiUuid);
+  if (wanted.length === 0) return;
+  recorder.stage('tracking');
+  for (const { vdiUuid, state, reason } of await enableChangedBlockTracking(host, wanted, { signal })) {
+    if (state === 'changed') {
+      const why = 'so that the next backup can be a delta; the disk cannot move to other storage until it is off';
+      recorder.decide({ subject: vdiUuid, topic: 'tracking', choice: 'enabled', reason: why });
+    } else if (state === 'refused') {
+      recorder.decide({ subject: vdiUuid, topic: 'tracking', choice: 'refused', reason: reason ?? 'refused' });
+      recorder.warn('TRACKING_REFUSED', `changed block tracking of ${vdiUuid}: ${reason}`);
+    }
+  }
+}
+
+async function writeMetadata(
+  host: Host,
+  writer: PointWriter,
+  vm: VmRecord,
+  plan: BackupPlan,
+  recorder: RunRecorder,
+  { signal }: CallOptions,
+): Promise<CollectedMetadata> {
+  recorder.stage('metadata');
+  const metadata = await collectMetadata(host, vm, { vtpm: plan.vtpm, signal });
+  const text = new TextEncoder().encode(`${JSON.stringify(metadata.records, undefined, 2)}\n`);
+  const writing = { secret: metadata.containsSecrets, signal };
+  await writer.writeFile('metadata', writer.fileNames.metadata, text, writing);
+  await writer.writeFile('metadata-archive', writer.fileNames.metadataArchive, metadata.archive, writing);
+  return metadata;
+}
+
+/** Moves all disks, several at once within the host's limits; the first failure stops the others. */
+async function transferAll(
+  host: Host,
+  writer: PointWriter,
+  jobs: readonly DiskJob[],
+  plan: BackupPlan,
+  timestamp: Date,
+  recorder: RunRecorder,
+  { onProgress, signal, clock = systemClock }: RunBackupOptions,
+): Promise<ReadonlyMap<string, ManifestDisk>> {
+  const stop = new AbortController();
+  const transferred = new Map<string, ManifestDisk>();
+  const moveOne = async (job: DiskJob) => {
+    const startedAt = clock.now();
+    const { vdiUuid: diskId, name: label, size } = job.plan;
+    const mode = job.delta === undefined ? 'full' : 'delta';
+    const totalBytes = job.delta?.changed.changedBytes;
+    onProgress?.({ kind: 'disk-started', run: 'backup', diskId, label, mode, size, totalBytes });
+    let bytesMoved = 0;
+    const layer: StoredLayer = await transferDisk(host, writer, job, {
+      timestamp,
+      mergeGap: plan.mergeGap,
+      network: plan.network,
+      signal: anySignal(signal, stop.signal),
+      onMoved(movedBytes) {
+        bytesMoved = movedBytes;
+        onProgress?.({ kind: 'bytes-moved', run: 'backup', diskId, movedBytes, totalBytes: totalBytes ?? size });
+      },
+    });
+    onProgress?.({ kind: 'disk-finished', run: 'backup', diskId, movedBytes: bytesMoved });
+    const durationMs = clock.now() - startedAt;
+    recorder.disks.push({
+      vdiUuid: diskId,
+      name: label,
+      mode,
+      transport: layer.transport,
+      size,
+      bytesMoved,
+      durationMs,
+    });
+    transferred.set(diskId, manifestDisk(job.plan, { job, layer, bytesMoved, recorder }));
+  };
+  const moves = jobs.map((job) =>
+    moveOne(job).catch((error: unknown) => {
+      stop.abort(error);
+      throw error;
+    }),
+  );
+  await Promise.allSettled(moves);
+  // The first failure aborted the others with itself as the reason: it is what all of them tell.
+  if (stop.signal.aborted) throw stop.signal.reason;
+  return transferred;
+}
+
+function keepForNext(
+  host: Host,
+  repository: Repository,
+  plan: BackupPlan,
+  snapshot: Snapshot,
+  point: string,
+): Promise<void> {
+  const keptFor = { repositoryId: repository.id, strategy: plan.strategy, point };
+  return keepSnapshot(host, snapshot, keptFor, `${plan.vm.name} [xen-backup-sdk base of the next incremental]`);
+}
+
+/** The point is durable: older bases go, and this run's snapshot, too, unless it is the new base. Failures are warnings. */
+async function finish(
+  host: Host,
+  repository: Repository,
+  vm: VmRecord,
+  snapshot: Snapshot,
+  manifest: Manifest,
+  recorder: RunRecorder,
+  { clock, cleanUpMs = CLEAN_UP_MS }: RunBackupOptions,
+): Promise<void> {
+  recorder.stage('finish');
+  const signal = AbortSignal.timeout(cleanUpMs); // an abort comes too late now: the point exists
+  const { kept } = manifest.snapshot;
+  recorder.receipt.push({ kind: 'point', uuid: manifest.point, name: manifest.point, state: 'kept' });
+  if (kept) recorder.receipt.push({ kind: 'snapshot', uuid: snapshot.uuid, name: vm.name_label, state: 'kept' });
+  try {
+    if (!kept) recorder.receipt.push(...(await discardRun(host, vm.uuid, recorder.runId, { signal, clock })));
+    const owner = { repositoryId: repository.id, strategy: manifest.strategy };
+    const keepPoint = kept ? manifest.point : undefined;
+    await removeKeptBases(host, vm, { ...owner, keepPoint }, { signal, clock });
+  } catch (error) {
+    recorder.warn('SNAPSHOT_LEFT', `a snapshot that is no longer needed could not be removed: ${String(error)}`);
+  }
+  for (const { kind, uuid, error } of recorder.receipt.filter(({ state }) => state === 'left')) {
+    recorder.warn('SNAPSHOT_LEFT', `could not remove the ${kind} ${uuid}: ${error}`);
+  }
+}
+
+/** Takes back everything: the half-written point, the snapshot, the marks. What cannot be removed is in the receipt. */
+async function undo(
+  host: Host,
+  plan: BackupPlan,
+  writer: PointWriter | undefined,
+  recorder: RunRecorder,
+  { clock, cleanUpMs = CLEAN_UP_MS }: RunBackupOptions,
+): Promise<void> {
+  const signal = AbortSignal.timeout(cleanUpMs);
+  if (writer !== undefined) {
+    const item = { kind: 'point', uuid: writer.point, name: writer.point } as const;
+    try {
+      await writer.abort();
+      recorder.receipt.push({ ...item, state: 'removed' });
+    } catch (error) {
+      recorder.receipt.push({ ...item, state: 'left', error: String(error) });
+    }
+  }
+  try {
+    recorder.receipt.push(...(await discardRun(host, plan.vm.uuid, recorder.runId, { signal, clock })));
+  } catch (error) {
+    const why = `the host could not be asked: ${String(error)}`;
+    recorder.receipt.push({
+      kind: 'snapshot',
+      uuid: recorder.runId,
+      name: `run ${recorder.runId}`,
+      state: 'left',
+      error: why,
+    });
+  }
+}
+
+function poolOf({ facts }: Host): Manifest['host'] {
+  const { poolUuid, poolName, productBrand, productVersion, apiVersion } = facts;
+  return { poolUuid, poolName, productBrand, productVersion, apiVersion };
+}

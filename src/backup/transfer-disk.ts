@@ -1,0 +1,182 @@
+import { byteReader, isZero } from '../bytes/index.ts';
+import { type ChangedBlocks, restrictToChanges } from '../cbt/index.ts';
+import { BackupError, type CallOptions } from '../core/index.ts';
+import type { Block, BlockStream, Disk } from '../disk/index.ts';
+import type { Host } from '../host/index.ts';
+import type { SnapshotDisk } from '../snapshot/index.ts';
+import type { ManifestDisk, ManifestFile, PointWriter } from '../store/index.ts';
+import { fromVhdTime, readVhdStream, VHD_BLOCK_SIZE, vhdStream, vhdStreamFromBlocks, writeVhd } from '../vhd/index.ts';
+import type { DiskPlan } from './backup-plan.ts';
+
+/** A disk that is about to travel. */
+export interface DiskJob {
+  readonly plan: DiskPlan;
+  readonly snapshot: SnapshotDisk;
+  /** What a delta reads, and the layer that it builds on; a full without. */
+  readonly delta?: { readonly changed: ChangedBlocks; readonly parent: ManifestDisk } | undefined;
+}
+
+export interface TransferOptions extends CallOptions {
+  /** When the snapshot was taken: the time in the VHD. */
+  readonly timestamp: Date;
+  readonly mergeGap: number;
+  readonly network?: string | undefined;
+  /** Bytes of the disk that have crossed the network so far. */
+  readonly onMoved: (bytes: number) => void;
+}
+
+/** The layer of a disk as it was stored. */
+export interface StoredLayer {
+  readonly file: ManifestFile;
+  /** Of a VHD. */
+  readonly identity?: { readonly vhdUuid: string; readonly vhdTimestamp: number } | undefined;
+  readonly transport: 'raw' | 'vhd' | 'nbd';
+}
+
+/** Moves one disk of the snapshot into the point: as a delta over NBD, or as a full through the host's export. */
+export function transferDisk(
+  host: Host,
+  writer: PointWriter,
+  job: DiskJob,
+  options: TransferOptions,
+): Promise<StoredLayer> {
+  if (job.delta !== undefined) return transferDelta(host, writer, job, job.delta, options);
+  if (job.plan.format === 'raw') return transferRawFile(host, writer, job, options);
+  return job.plan.transport === 'vhd'
+    ? transferVhdExport(host, writer, job, options)
+    : transferRawExport(host, writer, job, options);
+}
+
+/** Only what changed, as a differencing VHD on the layer of the point before. */
+async function transferDelta(
+  host: Host,
+  writer: PointWriter,
+  { plan, snapshot }: DiskJob,
+  { changed, parent }: NonNullable<DiskJob['delta']>,
+  { timestamp, mergeGap, network, signal, onMoved }: TransferOptions,
+): Promise<StoredLayer> {
+  await using nbd = await host.openNbd(snapshot.snapshotVdiRef, { network, signal });
+  assertSize(plan, 'the NBD export', nbd.size, snapshot.size);
+  const source = restrictToChanges(countReads(nbd, onMoved), changed, { mergeGap });
+  const vhd = await vhdStream(source, {
+    timestamp,
+    signal,
+    parent: { uuid: parent.vhdUuid!, name: baseName(parent.file!), timestamp: fromVhdTime(parent.vhdTimestamp!) },
+  });
+  const file = await writer.writeFile('disk', writer.layerName(plan.vdiUuid, 'vhd'), vhd, { signal });
+  return { file, identity: { vhdUuid: vhd.uuid, vhdTimestamp: vhd.footer.timestamp }, transport: 'nbd' };
+}
+
+/** The host's VHD export, which leaves out what was never written, repacked under an identity of our own. */
+async function transferVhdExport(
+  host: Host,
+  writer: PointWriter,
+  { plan, snapshot }: DiskJob,
+  { timestamp, signal, onMoved }: TransferOptions,
+): Promise<StoredLayer> {
+  await using transfer = await host.exportDisk(snapshot.snapshotVdiRef, { format: 'vhd', signal });
+  const exported = await readVhdStream(transfer.chunks, { signal });
+  assertSize(plan, 'the VHD export', exported.size, snapshot.size);
+  const vhd = vhdStreamFromBlocks(
+    { size: exported.size, blockIndexes: exported.blockIndexes, timestamp, signal },
+    countBlocks(exported.blocks, onMoved),
+  );
+  const file = await writer.writeFile('disk', writer.layerName(plan.vdiUuid, 'vhd'), vhd, { signal });
+  return { file, identity: { vhdUuid: vhd.uuid, vhdTimestamp: vhd.footer.timestamp }, transport: 'vhd' };
+}
+
+/** The raw export, staged as a VHD: which blocks are zeros is known only when they have come. */
+async function transferRawExport(
+  host: Host,
+  writer: PointWriter,
+  { plan, snapshot }: DiskJob,
+  { timestamp, signal, onMoved }: TransferOptions,
+): Promise<StoredLayer> {
+  const staged = await writer.stage({ signal });
+  await using transfer = await host.exportDisk(snapshot.snapshotVdiRef, { format: 'raw', signal });
+  const blocks = rawBlocks(transfer.chunks, snapshot.size, `raw export of ${plan.vdiUuid}`, { signal, onMoved });
+  const { uuid, footer } = await writeVhd({ size: snapshot.size, blocks }, staged.path, { timestamp, signal });
+  const name = writer.layerName(plan.vdiUuid, 'vhd');
+  const file = await writer.publishStaged('disk', staged, name, { signal });
+  return { file, identity: { vhdUuid: uuid, vhdTimestamp: footer.timestamp }, transport: 'raw' };
+}
+
+/** A disk too large for a VHD: stored as it comes. */
+async function transferRawFile(
+  host: Host,
+  writer: PointWriter,
+  { plan, snapshot }: DiskJob,
+  { signal, onMoved }: TransferOptions,
+): Promise<StoredLayer> {
+  await using transfer = await host.exportDisk(snapshot.snapshotVdiRef, { format: 'raw', signal });
+  const chunks = countChunks(transfer.chunks, onMoved);
+  const name = writer.layerName(plan.vdiUuid, 'raw');
+  const file = await writer.writeFile('disk', name, { length: snapshot.size, chunks }, { signal });
+  return { file, transport: 'raw' };
+}
+
+/** A raw stream as blocks of 2 MiB, those of zeros left out; held to exactly `size` bytes. */
+async function* rawBlocks(
+  chunks: AsyncIterable<Uint8Array>,
+  size: number,
+  what: string,
+  { signal, onMoved }: CallOptions & Pick<TransferOptions, 'onMoved'>,
+): AsyncGenerator<Block, void> {
+  await using reader = byteReader(chunks, what, { signal });
+  while (reader.offset < size) {
+    const { offset } = reader;
+    const data = await reader.read(Math.min(VHD_BLOCK_SIZE, size - offset));
+    onMoved(reader.offset);
+    if (!isZero(data)) yield { offset, data };
+  }
+  if (!(await reader.ended())) {
+    throw new BackupError('STREAM_LENGTH', `${what}: expected ${size} bytes, but more came`, { facts: { size } });
+  }
+}
+
+async function* countChunks(
+  chunks: AsyncIterable<Uint8Array>,
+  onMoved: (bytes: number) => void,
+): AsyncGenerator<Uint8Array, void> {
+  let moved = 0;
+  for await (const chunk of chunks) {
+    yield chunk;
+    moved += chunk.byteLength;
+    onMoved(moved);
+  }
+}
+
+async function* countBlocks(blocks: BlockStream, onMoved: (bytes: number) => void): AsyncGenerator<Block, void> {
+  let moved = 0;
+  for await (const block of blocks) {
+    const { byteLength } = block.data;
+    yield block;
+    moved += byteLength;
+    onMoved(moved);
+  }
+}
+
+function countReads(disk: Disk, onMoved: (bytes: number) => void): Disk {
+  let moved = 0;
+  return {
+    size: disk.size,
+    extents: (options) => disk.extents(options),
+    async readInto(target, offset, options) {
+      await disk.readInto(target, offset, options);
+      moved += target.byteLength;
+      onMoved(moved);
+    },
+    close: () => disk.close(),
+    [Symbol.asyncDispose]: () => disk.close(),
+  };
+}
+
+function assertSize(plan: DiskPlan, what: string, actual: number, expected: number): void {
+  if (actual === expected) return;
+  const message = `${plan.name} (${plan.vdiUuid}): ${what} has ${actual} bytes, the snapshot ${expected}`;
+  throw new BackupError('TRANSFER_FAILED', message, { facts: { vdiUuid: plan.vdiUuid, actual, expected } });
+}
+
+function baseName(name: string): string {
+  return name.slice(name.lastIndexOf('/') + 1);
+}
