@@ -58,5 +58,23 @@ export interface Store extends AsyncDisposable {
   remove(name: string, options?: CallOptions): Promise<void>;
   /** A place for a file that must be written out of order before it can be published. */
   stage(options?: CallOptions): Promise<StagedFile>;
+  /**
+   * Removes what writers that died left without a name: temporary files that nobody has written to for a while and
+   * whose process is not known to live. A live writer loses nothing.
+   *
+   * @returns what was removed, for a log.
+   */
+  removeAbandoned(options?: AbandonedOptions): Promise<readonly string[]>;
   close(): Promise<void>;
+}
+
+/** After a day without a byte a temporary file may be called abandoned, in milliseconds. */
+export const DEFAULT_ABANDONED_AFTER_MS = 24 * 60 * 60 * 1000;
+
+export interface AbandonedOptions {
+  /**
+   * How long nobody has written to it, in milliseconds.
+   * @defaultValue one day
+   */
+  readonly olderThanMs?: number | undefined;
 }

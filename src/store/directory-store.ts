@@ -1,0 +1,295 @@
+import { constants } from 'node:fs';
+import * as nodeFs from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { type ByteSource, fileSource } from '../bytes/index.ts';
+import { BackupError, type Clock, createLog, systemClock } from '../core/index.ts';
+import { type FileSystem, findFolder, makeFolders, makeRoot } from './durable-folder.ts';
+import { hashFile, writeHashed } from './hashed-write.ts';
+import { intake } from './intake.ts';
+import { checkName, checkPrefix, isNamePart } from './names.ts';
+import { publishFile } from './publish-file.ts';
+import type { Listing, StagedFile, Store, WriteOptions, Written } from './store.ts';
+import { DEFAULT_ABANDONED_AFTER_MS } from './store.ts';
+import { asStoreError, nameMissing, nameTaken, storeIo, systemCode } from './store-error.ts';
+import { claimFileName, claimTempName, releaseTempName, removeAbandonedFiles } from './temp-files.ts';
+
+const log = createLog('store');
+
+/** What is being written lies here, in a folder for the owner only, on the file system it will be published on. */
+const TEMP = '.tmp';
+
+export interface DirectoryStoreOptions {
+  /** @defaultValue the machine's clock */
+  readonly clock?: Clock | undefined;
+  /** @internal */
+  readonly fs?: FileSystem | undefined;
+}
+
+/**
+ * A folder as a store: an object is a file, its name the path below the folder. The folder is made by the first write;
+ * until then it reads as empty. Files of other names (capitals, a dot in front) are not seen. Symbolic links inside
+ * the folder are not followed: a listing that meets one says that it is not complete. `remove` leaves empty folders.
+ *
+ * An object is written to a temporary file in `.tmp/`, hashed on the way, made durable, then published by a hard link,
+ * or by a rename under a claim where there are no hard links. What a killed process leaves in `.tmp/` has no name in the
+ * store; `removeAbandoned` clears it.
+ *
+ * @throws BackupError `STORE_IO` where `path` is something else than a folder.
+ */
+export async function directoryStore(path: string, options: DirectoryStoreOptions = {}): Promise<Store> {
+  const store = new DirectoryStore(resolve(path), options.fs ?? nodeFs, options.clock ?? systemClock);
+  await store.checkRoot();
+  return store;
+}
+
+class DirectoryStore implements Store {
+  readonly label: string;
+  readonly #fs: FileSystem;
+  readonly #clock: Clock;
+  /** The folder's real path, once it is there. */
+  #root: string | undefined;
+
+  constructor(path: string, fs: FileSystem, clock: Clock) {
+    this.label = path;
+    this.#fs = fs;
+    this.#clock = clock;
+  }
+
+  async checkRoot(): Promise<void> {
+    const root = await this.#findRoot();
+    if (root === undefined) return;
+    const stat = await storeIo(this.#action('open', 'the store'), () => this.#fs.lstat(root));
+    if (!stat.isDirectory()) throw new BackupError('STORE_IO', `${this.label} is not a folder`);
+  }
+
+  async write(
+    name: string,
+    from: Parameters<Store['write']>[1],
+    { signal, secret = false }: WriteOptions = {},
+  ): Promise<Written> {
+    checkName(name);
+    signal?.throwIfAborted();
+    const action = this.#action('write', name);
+    // Asked before the bytes are moved; publishing asks again, in one step.
+    if ((await this.size(name)) !== undefined) throw nameTaken(this.label, name);
+    return this.#withTemp(name, async (temp) => {
+      const file = await storeIo(action, () => this.#fs.open(temp, 'wx', secret ? 0o600 : 0o644));
+      let written: Written;
+      try {
+        written = await writeHashed(file, intake(name, from, signal), action);
+        await storeIo(action, () => file.datasync());
+      } finally {
+        await storeIo(action, () => file.close());
+      }
+      signal?.throwIfAborted();
+      await this.#publish(temp, name);
+      return written;
+    });
+  }
+
+  async open(name: string, { signal }: { signal?: AbortSignal | undefined } = {}): Promise<ByteSource> {
+    checkName(name);
+    signal?.throwIfAborted();
+    const action = this.#action('read', name);
+    return storeIo(action, async () => {
+      const path = await this.#find(name);
+      if (path === undefined) throw nameMissing(this.label, name);
+      const file = await this.#fs.open(path, constants.O_RDONLY | NO_FOLLOW).catch((error: unknown) => {
+        throw MISSING.has(systemCode(error) ?? '') ? nameMissing(this.label, name, error) : error;
+      });
+      try {
+        const stat = await file.stat();
+        if (!stat.isFile()) throw nameMissing(this.label, name);
+        const source = fileSource(file, stat.size, path);
+        return { ...source, readInto: (...args) => storeIo(action, () => source.readInto(...args)) };
+      } catch (error) {
+        await file.close();
+        throw error;
+      }
+    });
+  }
+
+  async size(name: string, { signal }: { signal?: AbortSignal | undefined } = {}): Promise<number | undefined> {
+    checkName(name);
+    signal?.throwIfAborted();
+    return storeIo(this.#action('look at', name), async () => {
+      const path = await this.#find(name);
+      if (path === undefined) return undefined;
+      try {
+        const stat = await this.#fs.lstat(path);
+        return stat.isFile() ? stat.size : undefined;
+      } catch (error) {
+        if (MISSING.has(systemCode(error) ?? '')) return undefined;
+        throw error;
+      }
+    });
+  }
+
+  async list(prefix: string, { signal }: { signal?: AbortSignal | undefined } = {}): Promise<Listing> {
+    checkPrefix(prefix);
+    signal?.throwIfAborted();
+    return storeIo(this.#action('list', prefix === '' ? 'the store' : prefix), async () => {
+      const names: string[] = [];
+      const folder = await this.#findFolder(prefix.split('/').slice(0, -1));
+      const complete = folder === undefined || (await this.#walk(folder, prefix, names, signal));
+      return { names: names.sort(), complete };
+    });
+  }
+
+  async remove(name: string, { signal }: { signal?: AbortSignal | undefined } = {}): Promise<void> {
+    checkName(name);
+    signal?.throwIfAborted();
+    await storeIo(this.#action('remove', name), async () => {
+      const path = await this.#find(name);
+      if (path === undefined || (await this.size(name)) === undefined) return;
+      await this.#fs.rm(path, { force: true });
+    });
+  }
+
+  async stage({ signal }: { signal?: AbortSignal | undefined } = {}): Promise<StagedFile> {
+    signal?.throwIfAborted();
+    const temp = await this.#tempPath('a staged file');
+    return {
+      path: temp.path,
+      publish: async (name, options = {}) => {
+        checkName(name);
+        const written = await this.#hashStaged(temp.path, name, options);
+        options.signal?.throwIfAborted();
+        await this.#publish(temp.path, name);
+        releaseTempName(temp.name);
+        return written;
+      },
+      discard: async () => {
+        await storeIo(this.#action('discard', 'a staged file'), () => this.#fs.rm(temp.path, { force: true }));
+        releaseTempName(temp.name);
+      },
+    };
+  }
+
+  async removeAbandoned({ olderThanMs = DEFAULT_ABANDONED_AFTER_MS } = {}): Promise<readonly string[]> {
+    const root = await this.#findRoot();
+    if (root === undefined) return [];
+    return storeIo(this.#action('clear', TEMP), () =>
+      removeAbandonedFiles(this.#fs, join(root, TEMP), this.#clock.now() - olderThanMs),
+    );
+  }
+
+  async close(): Promise<void> {}
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+
+  #action(action: string, name: string) {
+    return { label: this.label, name, action };
+  }
+
+  async #findRoot(): Promise<string | undefined> {
+    if (this.#root !== undefined) return this.#root;
+    try {
+      this.#root = await this.#fs.realpath(this.label);
+    } catch (error) {
+      if (systemCode(error) !== 'ENOENT') throw asStoreError(error, this.#action('open', 'the store'));
+    }
+    return this.#root;
+  }
+
+  /** The path a name has, where its folder is there. */
+  async #find(name: string): Promise<string | undefined> {
+    const parts = name.split('/');
+    const folder = await this.#findFolder(parts.slice(0, -1));
+    return folder === undefined ? undefined : join(folder, parts.at(-1)!);
+  }
+
+  async #findFolder(parts: readonly string[]): Promise<string | undefined> {
+    const root = await this.#findRoot();
+    if (root === undefined) return undefined;
+    try {
+      return await findFolder(this.#fs, root, parts);
+    } catch (error) {
+      if (MISSING.has(systemCode(error) ?? '')) return undefined;
+      throw error;
+    }
+  }
+
+  /** Collects the names of files below `folder`; `false` where there was something that it may not follow. */
+  async #walk(folder: string, prefix: string, names: string[], signal: AbortSignal | undefined): Promise<boolean> {
+    signal?.throwIfAborted();
+    let complete = true;
+    let entries: Awaited<ReturnType<typeof readEntries>>;
+    try {
+      entries = await readEntries(this.#fs, folder);
+    } catch (error) {
+      if (MISSING.has(systemCode(error) ?? '')) return true; // gone since it was listed
+      throw error;
+    }
+    for (const entry of entries) {
+      if (!isNamePart(entry.name)) continue;
+      if (entry.isFile()) names.push(prefix + entry.name);
+      else if (entry.isDirectory()) {
+        const below = await this.#walk(join(folder, entry.name), `${prefix}${entry.name}/`, names, signal);
+        complete &&= below;
+      } else complete = false;
+    }
+    return complete;
+  }
+
+  async #tempPath(name: string): Promise<{ name: string; path: string }> {
+    const temp = claimTempName(this.#clock);
+    try {
+      return await storeIo(this.#action('write', name), async () => {
+        this.#root ??= await makeRoot(this.#fs, this.label);
+        const folder = await makeFolders(this.#fs, this.#root, [TEMP], 0o700);
+        return { name: temp, path: join(folder, temp) };
+      });
+    } catch (error) {
+      releaseTempName(temp);
+      throw error;
+    }
+  }
+
+  async #withTemp<T>(name: string, work: (path: string) => Promise<T>): Promise<T> {
+    const temp = await this.#tempPath(name);
+    try {
+      return await work(temp.path);
+    } catch (error) {
+      // The first failure counts; what cannot be removed now has no name in the store, and `removeAbandoned` takes it.
+      await this.#fs.rm(temp.path, { force: true }).catch((left: unknown) => log.debug('left behind', { temp, left }));
+      throw error;
+    } finally {
+      releaseTempName(temp.name);
+    }
+  }
+
+  async #publish(temp: string, name: string): Promise<void> {
+    const parts = name.split('/');
+    const published = await storeIo(this.#action('publish', name), async () => {
+      const root = this.#root!; // a temporary file lies in it
+      const folder = await makeFolders(this.#fs, root, parts.slice(0, -1));
+      const target = join(folder, parts.at(-1)!);
+      return publishFile(this.#fs, temp, target, join(root, TEMP, claimFileName(name)));
+    });
+    if (!published) throw nameTaken(this.label, name);
+  }
+
+  async #hashStaged(temp: string, name: string, { signal, secret = false }: WriteOptions): Promise<Written> {
+    signal?.throwIfAborted();
+    return storeIo(this.#action('publish', name), async () => {
+      if (secret) await this.#fs.chmod(temp, 0o600);
+      const file = await this.#fs.open(temp, constants.O_RDONLY | NO_FOLLOW);
+      try {
+        const written = await hashFile(file, { signal });
+        await file.sync();
+        return written;
+      } finally {
+        await file.close();
+      }
+    });
+  }
+}
+
+const MISSING: ReadonlySet<string> = new Set(['ENOENT', 'ENOTDIR', 'ELOOP']);
+/** Windows has neither; a name that is a pipe must not make us wait for its writer. */
+const NO_FOLLOW = (constants.O_NOFOLLOW ?? 0) | (constants.O_NONBLOCK ?? 0);
+
+function readEntries(fs: FileSystem, folder: string) {
+  return fs.readdir(folder, { withFileTypes: true });
+}

@@ -1,0 +1,71 @@
+import type * as nodeFs from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { BackupError } from '../core/index.ts';
+import { systemCode } from './store-error.ts';
+
+/** The calls that a directory store makes, so that tests can let each of them fail. */
+export type FileSystem = Pick<
+  typeof nodeFs,
+  'chmod' | 'link' | 'lstat' | 'mkdir' | 'open' | 'readdir' | 'realpath' | 'rename' | 'rm' | 'unlink'
+>;
+
+/** File systems that cannot sync a folder say so with one of these; Windows cannot even open one. */
+const CANNOT_SYNC: ReadonlySet<string> = new Set(['EINVAL', 'EISDIR', 'ENOTSUP', 'EOPNOTSUPP']);
+
+/** Makes the entries of a folder durable, where the file system can do that at all. */
+export async function syncFolder(fs: FileSystem, path: string): Promise<void> {
+  if (process.platform === 'win32') return;
+  const folder = await fs.open(path, 'r');
+  try {
+    await folder.sync();
+  } catch (error) {
+    if (!CANNOT_SYNC.has(systemCode(error) ?? '')) throw error;
+  } finally {
+    await folder.close();
+  }
+}
+
+/** Makes a folder with all above it, durably, and gives its real path. */
+export async function makeRoot(fs: FileSystem, path: string): Promise<string> {
+  const first = await fs.mkdir(path, { recursive: true });
+  for (let made = path; first !== undefined; made = dirname(made)) {
+    await syncFolder(fs, dirname(made));
+    if (made === first || made === dirname(made)) break;
+  }
+  return fs.realpath(path);
+}
+
+/** Makes the folders `parts` below `root`, durably, following no symbolic link, and gives the last one's path. */
+export async function makeFolders(
+  fs: FileSystem,
+  root: string,
+  parts: readonly string[],
+  mode?: number,
+): Promise<string> {
+  let path = root;
+  for (const part of parts) {
+    const above = path;
+    path = join(above, part);
+    try {
+      await fs.mkdir(path, { mode });
+      await syncFolder(fs, above);
+    } catch (error) {
+      if (systemCode(error) !== 'EEXIST') throw error;
+      if (!(await fs.lstat(path)).isDirectory()) throw notAFolder(path);
+    }
+  }
+  return path;
+}
+
+/** The path of the folders `parts` below `root`; rejects with `ENOENT` where it is missing. */
+export async function findFolder(fs: FileSystem, root: string, parts: readonly string[]): Promise<string> {
+  const path = join(root, ...parts);
+  if ((await fs.realpath(path)) !== path) throw notAFolder(path);
+  return path;
+}
+
+function notAFolder(path: string): BackupError {
+  return new BackupError('STORE_IO', `${path} is a file or leads through a symbolic link: expected a plain folder`, {
+    facts: { path },
+  });
+}

@@ -1,0 +1,67 @@
+import { createHash } from 'node:crypto';
+import type { FileHandle } from 'node:fs/promises';
+import type { CallOptions } from '../core/index.ts';
+import type { Written } from './store.ts';
+import { type StoreAction, storeIo } from './store-error.ts';
+
+/** Chunks up to this many bytes are gathered: a stream of small pieces must not become a stream of system calls. */
+const GATHER = 256 * 1024;
+const READ = 1024 * 1024;
+
+/**
+ * Writes chunks to the end of an open file and hashes them in the same pass: the thread pool writes while this thread
+ * hashes. Only failures of the file are put in the store's words; those of the source pass untouched.
+ */
+export async function writeHashed(
+  file: FileHandle,
+  chunks: AsyncIterable<Uint8Array>,
+  action: StoreAction,
+): Promise<Written> {
+  const hash = createHash('sha256');
+  const gathered = new Uint8Array(GATHER);
+  let held = 0;
+  let length = 0;
+  const put = async (data: Uint8Array) => {
+    const writing = storeIo(action, () => appendFully(file, data));
+    hash.update(data);
+    await writing;
+    length += data.byteLength;
+  };
+  for await (const chunk of chunks) {
+    if (held + chunk.byteLength > GATHER) {
+      await put(gathered.subarray(0, held));
+      held = 0;
+    }
+    if (chunk.byteLength > GATHER) await put(chunk);
+    else {
+      gathered.set(chunk, held);
+      held += chunk.byteLength;
+    }
+  }
+  await put(gathered.subarray(0, held));
+  return { length, sha256: hash.digest('hex') };
+}
+
+/** Hashes an open file from its start to its end; the next piece is read while this one is hashed. */
+export async function hashFile(file: FileHandle, { signal }: CallOptions = {}): Promise<Written> {
+  const hash = createHash('sha256');
+  let length = 0;
+  let [front, back] = [new Uint8Array(READ), new Uint8Array(READ)];
+  for (let reading = file.read(front, 0, READ, 0); ; ) {
+    const { bytesRead } = await reading;
+    if (bytesRead === 0) return { length, sha256: hash.digest('hex') };
+    signal?.throwIfAborted();
+    const piece = front.subarray(0, bytesRead);
+    length += bytesRead;
+    [front, back] = [back, front];
+    reading = file.read(front, 0, READ, length);
+    hash.update(piece);
+  }
+}
+
+async function appendFully(file: FileHandle, data: Uint8Array): Promise<void> {
+  for (let done = 0; done < data.byteLength; ) {
+    const { bytesWritten } = await file.write(data, done, data.byteLength - done);
+    done += bytesWritten;
+  }
+}

@@ -1,0 +1,104 @@
+import { createHash } from 'node:crypto';
+import { mkdtemp, open, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { memorySource } from '../bytes/index.ts';
+import { intake } from './intake.ts';
+import { checkName, checkPrefix } from './names.ts';
+import type { StagedFile, Store, Written } from './store.ts';
+import { nameMissing, nameTaken, storeIo } from './store-error.ts';
+
+/**
+ * A store in this process's memory, for tests and examples: all that is written stays in memory until it is removed.
+ * Staged files are real files in the system's temporary folder; `close` removes those that are left.
+ */
+export function memoryStore(): Store {
+  const label = 'memory';
+  const objects = new Map<string, Uint8Array>();
+  const staged = new Set<string>();
+
+  const publish = (name: string, bytes: Uint8Array): Written => {
+    if (objects.has(name)) throw nameTaken(label, name);
+    objects.set(name, bytes);
+    return { length: bytes.byteLength, sha256: createHash('sha256').update(bytes).digest('hex') };
+  };
+
+  const close = async () => {
+    for (const folder of staged) await rm(folder, { recursive: true, force: true });
+    staged.clear();
+  };
+
+  return {
+    label,
+    async write(name, from, { signal } = {}) {
+      checkName(name);
+      signal?.throwIfAborted();
+      if (objects.has(name)) throw nameTaken(label, name);
+      const bytes = await collect(intake(name, from, signal));
+      signal?.throwIfAborted();
+      return publish(name, bytes);
+    },
+    async open(name, { signal } = {}) {
+      checkName(name);
+      signal?.throwIfAborted();
+      const bytes = objects.get(name);
+      if (bytes === undefined) throw nameMissing(label, name);
+      return memorySource(bytes);
+    },
+    async size(name, { signal } = {}) {
+      checkName(name);
+      signal?.throwIfAborted();
+      return objects.get(name)?.byteLength;
+    },
+    async list(prefix, { signal } = {}) {
+      checkPrefix(prefix);
+      signal?.throwIfAborted();
+      return { names: [...objects.keys()].filter((name) => name.startsWith(prefix)).sort(), complete: true };
+    },
+    async remove(name, { signal } = {}) {
+      checkName(name);
+      signal?.throwIfAborted();
+      objects.delete(name);
+    },
+    async stage({ signal } = {}): Promise<StagedFile> {
+      signal?.throwIfAborted();
+      const action = { label, name: 'a staged file', action: 'write' };
+      const folder = await storeIo(action, () => mkdtemp(join(tmpdir(), 'xen-backup-sdk-')));
+      staged.add(folder);
+      const path = join(folder, 'staged');
+      const discard = async () => {
+        await storeIo(action, () => rm(folder, { recursive: true, force: true }));
+        staged.delete(folder);
+      };
+      return {
+        path,
+        async publish(name, options = {}) {
+          checkName(name);
+          options.signal?.throwIfAborted();
+          const file = await storeIo({ ...action, name, action: 'publish' }, () => open(path, 'r'));
+          let bytes: Uint8Array;
+          try {
+            bytes = await file.readFile({ signal: options.signal });
+          } finally {
+            await file.close();
+          }
+          const written = publish(name, bytes);
+          await discard();
+          return written;
+        },
+        discard,
+      };
+    },
+    async removeAbandoned() {
+      return [];
+    },
+    close,
+    [Symbol.asyncDispose]: close,
+  };
+}
+
+async function collect(chunks: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
+  const pieces: Uint8Array[] = [];
+  for await (const chunk of chunks) pieces.push(chunk.slice()); // a copy: the source may use its buffer again
+  return Buffer.concat(pieces);
+}

@@ -1,0 +1,60 @@
+import { dirname } from 'node:path';
+import { createLog } from '../core/index.ts';
+import { type FileSystem, syncFolder } from './durable-folder.ts';
+import { systemCode } from './store-error.ts';
+
+const log = createLog('store');
+
+/** What file systems without hard links answer: FAT, some network and FUSE file systems. */
+const NO_HARD_LINKS: ReadonlySet<string> = new Set(['ENOSYS', 'ENOTSUP', 'EOPNOTSUPP', 'EPERM']);
+
+/**
+ * Gives the file `temp` the path `target`, durably, and never replaces a file that is there: then it returns `false`.
+ * A hard link does that in one step; without them a claim file keeps others away between the look and the rename.
+ */
+export async function publishFile(fs: FileSystem, temp: string, target: string, claim: string): Promise<boolean> {
+  try {
+    await fs.link(temp, target);
+  } catch (error) {
+    const code = systemCode(error) ?? '';
+    if (code === 'EEXIST') return false;
+    if (!NO_HARD_LINKS.has(code)) throw error;
+    if (!(await renameExclusively(fs, temp, target, claim))) return false;
+  }
+  try {
+    await fs.rm(temp, { force: true });
+    await syncFolder(fs, dirname(target));
+    return true;
+  } catch (error) {
+    // Not surely durable: whoever is told "failed" must not find it there.
+    await fs.rm(target, { force: true }).catch((left: unknown) => log.debug('left behind', { target, error: left }));
+    throw error;
+  }
+}
+
+async function renameExclusively(fs: FileSystem, temp: string, target: string, claim: string): Promise<boolean> {
+  try {
+    await (await fs.open(claim, 'wx', 0o600)).close();
+  } catch (error) {
+    if (systemCode(error) === 'EEXIST') return false; // another one is giving this name away right now
+    throw error;
+  }
+  try {
+    if (await exists(fs, target)) return false;
+    await fs.rename(temp, target);
+    return true;
+  } finally {
+    await fs.rm(claim, { force: true });
+  }
+}
+
+/** Is there anything at `path`, a broken link included? */
+export async function exists(fs: FileSystem, path: string): Promise<boolean> {
+  try {
+    await fs.lstat(path);
+    return true;
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT' || systemCode(error) === 'ENOTDIR') return false;
+    throw error;
+  }
+}

@@ -1,0 +1,242 @@
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import * as nodeFs from 'node:fs/promises';
+import { hostname, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { directoryStore, type Store } from '../../src/store/index.ts';
+import { storeContract } from './contract.ts';
+
+type FileSystem = NonNullable<NonNullable<Parameters<typeof directoryStore>[1]>['fs']>;
+
+const bytesOf = (text: string) => new TextEncoder().encode(text);
+const failure = (code: string, syscall = 'write') => Object.assign(new Error(`${code}: injected`), { code, syscall });
+
+let folder: string;
+beforeEach(async () => {
+  folder = await nodeFs.realpath(await nodeFs.mkdtemp(join(tmpdir(), 'store-test-')));
+});
+afterEach(() => nodeFs.rm(folder, { recursive: true, force: true }));
+
+async function leftovers(root: string): Promise<string[]> {
+  return nodeFs.readdir(join(root, '.tmp')).catch(() => []);
+}
+
+async function inFolder(fs?: FileSystem) {
+  const own = await nodeFs.mkdtemp(join(tmpdir(), 'store-contract-'));
+  return {
+    store: await directoryStore(join(own, 'made', 'by-first-write'), { fs }),
+    expectNoLeftovers: async () => expect(await leftovers(join(own, 'made', 'by-first-write'))).toEqual([]),
+    dispose: () => nodeFs.rm(own, { recursive: true, force: true }),
+  };
+}
+
+const withoutLinks: FileSystem = {
+  ...nodeFs,
+  link: async () => {
+    throw failure('EPERM', 'link');
+  },
+};
+
+storeContract('directoryStore', () => inFolder());
+storeContract('directoryStore without hard links', () => inFolder(withoutLinks));
+
+test('makes its folder with the first write, not before', async () => {
+  const path = join(folder, 'a', 'b');
+  const store = await directoryStore(path);
+  expect(await store.list('')).toEqual({ names: [], complete: true });
+  await expect(nodeFs.lstat(join(folder, 'a'))).rejects.toMatchObject({ code: 'ENOENT' });
+  await store.write('x/y', bytesOf('z'));
+  expect(await nodeFs.readFile(join(path, 'x', 'y'), 'utf8')).toBe('z');
+});
+
+test('refuses a path that is a file', async () => {
+  await nodeFs.writeFile(join(folder, 'file'), '');
+  await expect(directoryStore(join(folder, 'file'))).rejects.toMatchObject({ code: 'STORE_IO' });
+});
+
+test.skipIf(process.platform === 'win32')('secrets are for the owner only, while they are written, too', async () => {
+  const store = await directoryStore(folder);
+  const modeOf = async (path: string) => (await nodeFs.stat(join(folder, path))).mode & 0o777;
+  async function* looking() {
+    yield bytesOf('secret');
+    expect(await modeOf('.tmp')).toBe(0o700);
+    for (const temp of await leftovers(folder)) expect(await modeOf(`.tmp/${temp}`)).toBe(0o600);
+  }
+  await store.write('written', looking(), { secret: true });
+  const staged = await store.stage();
+  await nodeFs.writeFile(staged.path, 'secret', { mode: 0o644 });
+  await staged.publish('staged', { secret: true });
+  await store.write('open', bytesOf('x'));
+  expect(await modeOf('written')).toBe(0o600);
+  expect(await modeOf('staged')).toBe(0o600);
+  expect(await modeOf('open')).toBe(0o644 & ~process.umask());
+});
+
+test('files with other names are not seen', async () => {
+  await nodeFs.mkdir(join(folder, 'lost+found'));
+  await nodeFs.writeFile(join(folder, 'README.TXT'), '');
+  await nodeFs.writeFile(join(folder, '.hidden'), '');
+  const store = await directoryStore(folder);
+  expect(await store.list('')).toEqual({ names: [], complete: true });
+});
+
+test.skipIf(process.platform === 'win32')(
+  'follows no symbolic link, and says that its list is not complete',
+  async () => {
+    const outside = await nodeFs.mkdtemp(join(tmpdir(), 'store-outside-'));
+    try {
+      await nodeFs.writeFile(join(outside, 'file'), 'theirs');
+      await nodeFs.symlink(outside, join(folder, 'folder'));
+      await nodeFs.symlink(join(outside, 'file'), join(folder, 'file'));
+      const store = await directoryStore(folder);
+      expect(await store.list('')).toEqual({ names: [], complete: false });
+      await expect(store.open('file')).rejects.toMatchObject({ code: 'STORE_NOT_FOUND' });
+      expect(await store.size('file')).toBeUndefined();
+      await expect(store.open('folder/file')).rejects.toMatchObject({ code: 'STORE_IO' });
+      await expect(store.size('folder/file')).rejects.toMatchObject({ code: 'STORE_IO' });
+      await expect(store.remove('folder/file')).rejects.toMatchObject({ code: 'STORE_IO' });
+      await expect(store.write('folder/new', bytesOf('x'))).rejects.toMatchObject({ code: 'STORE_IO' });
+      await expect(store.write('file', bytesOf('x'))).rejects.toMatchObject({ code: 'STORE_EXISTS' });
+      await store.remove('file');
+      expect(await nodeFs.readdir(outside)).toEqual(['file']);
+      expect(await nodeFs.readFile(join(outside, 'file'), 'utf8')).toBe('theirs');
+    } finally {
+      await nodeFs.rm(outside, { recursive: true });
+    }
+  },
+);
+
+test('a store that is itself reached through a symbolic link is one', async () => {
+  await nodeFs.mkdir(join(folder, 'real'));
+  await nodeFs.symlink(join(folder, 'real'), join(folder, 'link'));
+  const store = await directoryStore(join(folder, 'link'));
+  await store.write('a/b', bytesOf('x'));
+  expect((await store.list('')).names).toEqual(['a/b']);
+});
+
+describe('when a system call fails', () => {
+  /** Lets the `n`-th call of all the calls that change something fail. */
+  function failingAt(n: number, code: string): { fs: FileSystem; calls: () => number } {
+    const healthy: FileSystem = { ...nodeFs };
+    let calls = 0;
+    const step = () => {
+      if (++calls === n) throw failure(code);
+    };
+    const wrapped = <K extends keyof FileSystem>(key: K) =>
+      (async (...args: unknown[]) => {
+        step();
+        return (healthy[key] as (...given: unknown[]) => Promise<unknown>)(...args);
+      }) as unknown as FileSystem[K];
+    const fs: FileSystem = {
+      ...nodeFs,
+      link: wrapped('link'),
+      mkdir: wrapped('mkdir'),
+      open: (async (...args: Parameters<FileSystem['open']>) => {
+        step();
+        const file = await nodeFs.open(...args);
+        for (const method of ['write', 'datasync', 'sync'] as const) {
+          const original = file[method].bind(file) as (...given: unknown[]) => Promise<unknown>;
+          Object.assign(file, {
+            [method]: async (...given: unknown[]) => {
+              step();
+              return original(...given);
+            },
+          });
+        }
+        return file;
+      }) as FileSystem['open'],
+    };
+    return { fs, calls: () => calls };
+  }
+
+  test.each([
+    ['ENOSPC', 'STORE_FULL'],
+    ['EDQUOT', 'STORE_FULL'],
+    ['EIO', 'STORE_IO'],
+  ])('%s is %s with the object named, and nothing is left, whichever call it is', async (systemCode, code) => {
+    let n = 1;
+    for (; ; n++) {
+      const path = join(folder, `${systemCode}-${n}`);
+      const { fs, calls } = failingAt(n, systemCode);
+      const store = await directoryStore(path, { fs });
+      const outcome = await store.write('a/object', bytesOf('content')).then(
+        () => 'written',
+        (error: unknown) => error,
+      );
+      if (calls() < n) {
+        expect(outcome).toBe('written');
+        break;
+      }
+      expect(outcome, `call ${n}`).toMatchObject({ code, cause: { code: systemCode } });
+      expect((outcome as Error).message).toContain('a/object');
+      const healthy = await directoryStore(path);
+      expect(await healthy.list('')).toEqual({ names: [], complete: true });
+      expect(await leftovers(path), `call ${n}`).toEqual([]);
+      await healthy.write('a/object', bytesOf('content'));
+    }
+    expect(n).toBeGreaterThan(8);
+  });
+
+  test('a full file system is STORE_FULL', async (context) => {
+    const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=256k', 'tmpfs', folder]).status === 0;
+    if (!mounted) context.skip('cannot mount a small file system here');
+    try {
+      const store = await directoryStore(folder);
+      async function* tooMuch() {
+        for (let i = 0; i < 20; i++) yield new Uint8Array(64 * 1024).fill(1);
+      }
+      await expect(store.write('a/big', tooMuch())).rejects.toMatchObject({ code: 'STORE_FULL' });
+      expect((await store.list('')).names).toEqual([]);
+      await store.write('a/small', new Uint8Array(64 * 1024));
+    } finally {
+      spawnSync('umount', [folder]);
+    }
+  });
+});
+
+describe('what killed writers left', () => {
+  const machine = createHash('sha256').update(hostname()).digest('hex').slice(0, 8);
+  const DAY = 24 * 60 * 60 * 1000;
+
+  async function leave(name: string, ageMs: number): Promise<void> {
+    await nodeFs.mkdir(join(folder, '.tmp'), { recursive: true });
+    const path = join(folder, '.tmp', name);
+    await nodeFs.writeFile(path, 'left');
+    await nodeFs.utimes(path, (Date.now() - ageMs) / 1000, (Date.now() - ageMs) / 1000);
+  }
+
+  /** A process that has ended: its pid is nobody's, or soon somebody else's. */
+  const deadPid = () => spawnSync(process.execPath, ['-e', '']).pid;
+
+  test('goes when it is old and its process is not alive', async () => {
+    const dead = deadPid();
+    const old = `${machine}-${dead}-1-0123456789ab`;
+    const young = `${machine}-${dead}-2-0123456789ab`;
+    const alive = `${machine}-${process.ppid}-3-0123456789ab`;
+    const elsewhere = `00000000-${process.ppid}-4-0123456789ab`;
+    const samePid = `${machine}-${process.pid}-5-0123456789ab`;
+    const claim = `claim-${'0'.repeat(64)}`;
+    for (const name of [old, alive, elsewhere, samePid, claim, 'not-ours']) await leave(name, 2 * DAY);
+    await leave(young, DAY / 2);
+    const store = await directoryStore(folder);
+    expect(await store.removeAbandoned()).toEqual([elsewhere, old, samePid, claim].sort());
+    expect((await leftovers(folder)).sort()).toEqual([alive, young, 'not-ours'].sort());
+    expect(await store.removeAbandoned({ olderThanMs: 0 })).toEqual([young]);
+  });
+
+  test('never a file that this process still writes, however old', async () => {
+    const store: Store = await directoryStore(folder, {
+      clock: { now: () => Date.now() + 10 * DAY, sleep: async () => {} },
+    });
+    const staged = await store.stage();
+    await nodeFs.writeFile(staged.path, 'staged');
+    async function* slow() {
+      yield bytesOf('slow');
+      expect(await store.removeAbandoned()).toEqual([]);
+    }
+    await store.write('slow', slow());
+    await staged.publish('staged');
+    expect((await store.list('')).names).toEqual(['slow', 'staged']);
+  });
+});
