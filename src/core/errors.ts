@@ -99,10 +99,15 @@ export class FormatError extends BackupError {
     const file = at.file === undefined ? '' : `${at.file}: `;
     super(code, `${file}${at.what} at offset ${at.offset}: expected ${String(at.expected)}, got ${String(at.actual)}`, {
       ...options,
-      facts: { ...at, ...options.facts },
+      facts: { ...at, expected: plain(at.expected), actual: plain(at.actual), ...options.facts },
     });
     this.at = at;
   }
+}
+
+/** Facts go into reports, and JSON knows no 64-bit integers. */
+function plain(value: unknown): unknown {
+  return typeof value === 'bigint' ? String(value) : value;
 }
 
 /** The host said no. */

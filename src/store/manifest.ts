@@ -1,5 +1,7 @@
 import type { Decision, Warning } from '../core/index.ts';
 
+export type { Decision, Warning };
+
 /** What a restore point is, at rest: `points/<point>.json`, written last. `docs/format.md` describes each field. */
 
 export const MANIFEST_FORMAT = { major: 1, minor: 0 } as const;

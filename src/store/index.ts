@@ -1,0 +1,31 @@
+export { type DirectoryStoreOptions, directoryStore } from './directory-store.ts';
+export type { StoreInput } from './intake.ts';
+export type { PointFileNames } from './layout.ts';
+export {
+  type Consistency,
+  type Decision,
+  type DiskMode,
+  MANIFEST_FORMAT,
+  type Manifest,
+  type ManifestDisk,
+  type ManifestFile,
+  type PointId,
+  type PointType,
+  type Strategy,
+  type Warning,
+  WRITER,
+} from './manifest.ts';
+export { memoryStore } from './memory-store.ts';
+export { type OpenRepositoryOptions, openRepository } from './open-repository.ts';
+export type { FileRole, PointContent, PointWriter } from './point-writer.ts';
+export type {
+  BeginOptions,
+  LatestOptions,
+  ListOptions,
+  PointSummary,
+  RemoveOptions,
+  Repository,
+} from './repository.ts';
+export type { AbandonedOptions, Listing, StagedFile, Store, WriteOptions, Written } from './store.ts';
+export type { Damage, PointReport, VerifyOptions, VerifyReport } from './verify-report.ts';
+export { parseVmMetadata, type StoredRecord, VM_METADATA_FORMAT, type VmMetadata } from './vm-metadata.ts';

@@ -1,0 +1,112 @@
+import type { ManifestFile, PointId, PointType } from './manifest.ts';
+import { isNamePart } from './names.ts';
+
+/** What makes a store a repository. */
+export const REPOSITORY_FILE = 'repository.json';
+/** Where every VM has its folder. */
+export const VMS_FOLDER = 'vms/';
+
+const POINT = /^(\d{4})(\d{2})(\d{2})t(\d{2})(\d{2})(\d{2})(\d{3})z-(full|incr)-[0-9a-f]{6}$/;
+const MANIFEST = /^vms\/([^/]+)\/points\/([^/.]+)\.json$/;
+
+/** What the name of a point tells. */
+export interface PointFacts {
+  readonly type: PointType;
+  /** ISO 8601, UTC. */
+  readonly createdAt: string;
+}
+
+/**
+ * The name of a point: `20261122t180512345z-full-9f3a1c`. Lower-case, sorted by time, safe on every file system.
+ *
+ * @param timeMs milliseconds since 1970, up to the year 9999.
+ * @param random six lower-case hexadecimal digits.
+ */
+export function formatPoint(timeMs: number, type: PointType, random: string): string {
+  const time = new Date(timeMs).toISOString().replace(/[-:.]/g, '').toLowerCase();
+  const point = `${time}-${type}-${random}`;
+  if (parsePoint(point) === undefined) throw new RangeError(`no name for a point: ${point}`);
+  return point;
+}
+
+/** What a point's name says, or `undefined` where it is no such name. */
+export function parsePoint(point: string): PointFacts | undefined {
+  const match = POINT.exec(point);
+  if (match === null) return undefined;
+  const [, year, month, day, hour, minute, second, ms, type] = match;
+  const createdAt = `${year}-${month}-${day}T${hour}:${minute}:${second}.${ms}Z`;
+  const time = Date.parse(createdAt);
+  // A 30th of February is read as the 1st of March: only what comes back unchanged is a date.
+  if (Number.isNaN(time) || new Date(time).toISOString() !== createdAt) return undefined;
+  return { type: type as PointType, createdAt };
+}
+
+/** The folder of a VM, with `/` at its end. Names in a manifest are relative to it. */
+export function vmFolder(vmUuid: string): string {
+  if (!isNamePart(vmUuid)) throw new RangeError(`not the uuid of a VM: ${JSON.stringify(vmUuid)}`);
+  return `${VMS_FOLDER}${vmUuid}/`;
+}
+
+/** The full name of a point's manifest. */
+export function manifestName({ vmUuid, point }: PointId): string {
+  if (parsePoint(point) === undefined) throw new RangeError(`not the name of a point: ${JSON.stringify(point)}`);
+  return `${vmFolder(vmUuid)}points/${point}.json`;
+}
+
+/** Which point a full name is the manifest of, if any. */
+export function parseManifestName(name: string): PointId | undefined {
+  const [, vmUuid, point] = MANIFEST.exec(name) ?? [];
+  if (vmUuid === undefined || point === undefined || parsePoint(point) === undefined) return undefined;
+  return { vmUuid, point };
+}
+
+/** The layer of a disk, relative to the VM's folder. A chain's layers lie side by side: other tools look only there. */
+export function layerName(vdiUuid: string, point: string, format: 'vhd' | 'raw'): string {
+  if (!isNamePart(vdiUuid)) throw new RangeError(`not the uuid of a disk: ${JSON.stringify(vdiUuid)}`);
+  return `disks/${vdiUuid}/${point}.${format}`;
+}
+
+/** The names of a point's other files, relative to the VM's folder. */
+export interface PointFileNames {
+  /** Records of the VM and what hangs on it (changed-blocks). */
+  readonly metadata: string;
+  /** The host's own `/export_metadata` (changed-blocks). */
+  readonly metadataArchive: string;
+  /** The XVA (image). */
+  readonly image: string;
+  /** The XVA, compressed with zstd (image). */
+  readonly imageZstd: string;
+}
+
+export function pointFileNames(point: string): PointFileNames {
+  return {
+    metadata: `points/${point}.metadata.json`,
+    metadataArchive: `points/${point}.metadata.xva`,
+    image: `images/${point}.xva`,
+    imageZstd: `images/${point}.xva.zst`,
+  };
+}
+
+/** May a file of this role and name (relative to the VM's folder) belong to this point? */
+export function isFileOf(point: string, { name, role }: Pick<ManifestFile, 'name' | 'role'>): boolean {
+  const names = pointFileNames(point);
+  switch (role) {
+    case 'metadata':
+      return name === names.metadata;
+    case 'metadata-archive':
+      return name === names.metadataArchive;
+    case 'image':
+      return name === names.image || name === names.imageZstd;
+    case 'disk': {
+      const [folder, vdiUuid = '', file, ...more] = name.split('/');
+      if (folder !== 'disks' || !isNamePart(vdiUuid) || more.length > 0) return false;
+      return file === `${point}.vhd` || file === `${point}.raw`;
+    }
+  }
+}
+
+/** The point that a full name belongs to, whatever its role: its last part begins with the point's name. */
+export function pointOfName(name: string): string | undefined {
+  const point = name.slice(name.lastIndexOf('/') + 1).split('.')[0]!;
+  return parsePoint(point) === undefined ? undefined : point;
+}

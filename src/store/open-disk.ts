@@ -1,0 +1,230 @@
+import { createHash } from 'node:crypto';
+import { BackupError, type CallOptions } from '../core/index.ts';
+import { type ByteSource, type Disk, overlay, rawDisk } from '../disk/index.ts';
+import { openVhd } from '../vhd/index.ts';
+import { manifestName, vmFolder } from './layout.ts';
+import type { Manifest, ManifestDisk, ManifestFile, PointId } from './manifest.ts';
+import { followBases, readManifest, readWhole } from './points.ts';
+import type { Store } from './store.ts';
+
+/** What a differencing VHD names as its parent where that is a raw file (XenServer). */
+const RAW_PARENT = '00000000-0000-0000-0000-000000000000';
+/** No VM's records are longer: what is, is not read into memory. In bytes. */
+const LONGEST_METADATA = 256 * 1024 * 1024;
+
+/** One layer of a disk as it lies in the store, opened. */
+export interface Layer {
+  readonly disk: Disk;
+  readonly entry: ManifestDisk;
+  /** Full name in the store. */
+  readonly file: string;
+  /** The VHD's uuid; all zeros for a raw file: what the layer above names as its parent. */
+  readonly uuid: string;
+  /** The uuid of the VHD it builds on, for a differencing one. */
+  readonly parentUuid: string | undefined;
+}
+
+/** A disk at a point, merged. See `Repository.openDisk`. */
+export async function openMergedDisk(
+  store: Store,
+  id: PointId,
+  vdiUuid: string,
+  options: CallOptions = {},
+): Promise<Disk> {
+  const { layers, imageRoot } = await openChain(store, await readManifest(store, id, options), vdiUuid, options);
+  if (imageRoot === undefined) return overlay(layers.map(({ disk }) => disk));
+  await closeLayers(layers);
+  throw noLayer(imageRoot, findDisk(imageRoot, vdiUuid));
+}
+
+/** The layers of one disk, opened and checked to fit one another. */
+export interface OpenedChain {
+  /** Root first. */
+  readonly layers: readonly Layer[];
+  /** The point whose XVA holds what lies below the layers, where the image strategy made it. */
+  readonly imageRoot: Manifest | undefined;
+}
+
+/** Opens the layers of a disk down to its root. `top` need not be in the store yet. */
+export async function openChain(
+  store: Store,
+  top: Manifest,
+  vdiUuid: string,
+  options: CallOptions = {},
+): Promise<OpenedChain> {
+  const manifests = await diskChain(store, top, vdiUuid, options);
+  const imageRoot = isInsideImage(manifests[0]!, vdiUuid) ? manifests.shift() : undefined;
+  const layers: Layer[] = [];
+  try {
+    for (const manifest of manifests) {
+      const layer = await openManifestLayer(store, manifest, vdiUuid, options);
+      layers.push(layer);
+      // What an XVA holds has no uuid that a delta could be held against.
+      if (layers.length > 1 || imageRoot === undefined) checkLink(layer, layers.at(-2));
+    }
+    return { layers, imageRoot };
+  } catch (error) {
+    await closeLayers(layers);
+    throw error;
+  }
+}
+
+/** The manifests that hold the layers of a disk, root first. */
+function diskChain(store: Store, top: Manifest, vdiUuid: string, options: CallOptions): Promise<Manifest[]> {
+  const baseOf = (manifest: Manifest) => {
+    if (manifest === top) return findDisk(manifest, vdiUuid).basePoint;
+    const entry = manifest.disks.find((disk) => disk.vdiUuid === vdiUuid);
+    if (entry !== undefined && entry.mode !== 'excluded') return entry.basePoint;
+    const name = manifestName({ vmUuid: manifest.vm.uuid, point: manifest.point });
+    throw broken(name, 'disks', `disk ${vdiUuid}, on which a later point builds`, 'none');
+  };
+  return followBases(store, top, baseOf, options);
+}
+
+function isInsideImage({ strategy, type, disks }: Manifest, vdiUuid: string): boolean {
+  const entry = disks.find((disk) => disk.vdiUuid === vdiUuid);
+  return strategy === 'image' && type === 'full' && entry?.mode === 'full';
+}
+
+/** One layer of a disk. See `Repository.openLayer`. */
+export async function openPointLayer(
+  store: Store,
+  id: PointId,
+  vdiUuid: string,
+  options: CallOptions = {},
+): Promise<Disk> {
+  return (await openManifestLayer(store, await readManifest(store, id, options), vdiUuid, options)).disk;
+}
+
+/** Opens the layer that a manifest holds of a disk, and checks it against what the manifest says of it. */
+export async function openManifestLayer(
+  store: Store,
+  manifest: Manifest,
+  vdiUuid: string,
+  options: CallOptions = {},
+): Promise<Layer> {
+  const entry = findDisk(manifest, vdiUuid);
+  const record = manifest.files.find(({ name }) => name === entry.file);
+  if (record === undefined) throw noLayer(manifest, entry);
+  const file = vmFolder(manifest.vm.uuid) + record.name;
+  const source = await openRecorded(store, file, record, options);
+  try {
+    const layer = await openSource(source, entry, file, options);
+    checkLayer(layer);
+    return layer;
+  } catch (error) {
+    await source.close();
+    throw error;
+  }
+}
+
+async function openSource(source: ByteSource, entry: ManifestDisk, file: string, options: CallOptions): Promise<Layer> {
+  if (entry.format === 'raw') {
+    return { disk: rawDisk(source), entry, file, uuid: RAW_PARENT, parentUuid: undefined };
+  }
+  const disk = await openVhd(source, { ...options, file });
+  return { disk, entry, file, uuid: disk.uuid, parentUuid: disk.parent?.uuid };
+}
+
+/** Is the layer what its manifest says? */
+function checkLayer({ disk, entry, file, uuid, parentUuid }: Layer): void {
+  if (entry.format === 'vhd' && entry.vhdUuid !== undefined && entry.vhdUuid !== uuid) {
+    throw broken(file, 'VHD uuid', entry.vhdUuid, uuid);
+  }
+  const isDelta = parentUuid !== undefined;
+  if (isDelta !== (entry.mode === 'delta')) {
+    throw broken(file, 'kind', `a ${entry.mode}`, isDelta ? 'a differencing VHD' : 'a disk that stands alone');
+  }
+  const sectors = Math.ceil(entry.size / 512) * 512; // a VHD holds whole sectors
+  if (disk.size !== entry.size && disk.size !== sectors) throw broken(file, 'disk size', entry.size, disk.size);
+}
+
+/** Does a layer build on the one below it? Only the uuid is the link; names say where to look. */
+function checkLink(layer: Layer, below: Layer | undefined): void {
+  if (below === undefined) {
+    if (layer.parentUuid === undefined) return;
+    throw broken(layer.file, 'parent', 'none in the root of a chain', layer.parentUuid);
+  }
+  if (layer.parentUuid !== below.uuid) {
+    throw broken(layer.file, 'parent', `${below.uuid}, the uuid of ${below.file}`, layer.parentUuid ?? 'none');
+  }
+  if (layer.disk.size < below.disk.size) {
+    throw broken(layer.file, 'disk size', `at least ${below.disk.size}, that of ${below.file}`, layer.disk.size);
+  }
+}
+
+/** Opens a file of a point and holds it to the length it was written with. */
+export async function openRecorded(
+  store: Store,
+  name: string,
+  record: ManifestFile,
+  options: CallOptions = {},
+): Promise<ByteSource> {
+  const source = await store.open(name, options).catch((error: unknown) => {
+    if (!(error instanceof BackupError) || error.code !== 'STORE_NOT_FOUND') throw error;
+    throw broken(name, 'file', `${record.length} bytes`, 'nothing', error);
+  });
+  if (source.size === record.length) return source;
+  await source.close();
+  throw broken(name, 'length', record.length, source.size);
+}
+
+/** The file of one role. See `Repository.openFile`. */
+export async function openPointFile(
+  store: Store,
+  id: PointId,
+  role: ManifestFile['role'],
+  options: CallOptions = {},
+): Promise<ByteSource> {
+  const record = fileOfRole(await readManifest(store, id, options), role);
+  return openRecorded(store, vmFolder(id.vmUuid) + record.name, record, options);
+}
+
+/** The records of a point's VM. See `Repository.readMetadata`. */
+export async function readPointMetadata(store: Store, id: PointId, options: CallOptions = {}): Promise<unknown> {
+  const record = fileOfRole(await readManifest(store, id, options), 'metadata');
+  const name = vmFolder(id.vmUuid) + record.name;
+  await (await openRecorded(store, name, record, options)).close();
+  const bytes = await readWhole(store, name, LONGEST_METADATA, options);
+  const sha256 = createHash('sha256').update(bytes).digest('hex');
+  if (sha256 !== record.sha256) throw broken(name, 'SHA-256', record.sha256, sha256);
+  try {
+    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes)) as unknown;
+  } catch (error) {
+    throw broken(name, 'content', 'JSON', 'something else', error);
+  }
+}
+
+export async function closeLayers(layers: readonly Layer[]): Promise<void> {
+  await Promise.all(layers.map(({ disk }) => disk.close()));
+}
+
+function fileOfRole(manifest: Manifest, role: ManifestFile['role']): ManifestFile {
+  const record = manifest.files.find((file) => file.role === role);
+  if (record !== undefined) return record;
+  throw new BackupError('NOT_FOUND', `point ${manifest.point} of VM ${manifest.vm.uuid} has no ${role} file`, {
+    facts: { vmUuid: manifest.vm.uuid, point: manifest.point, role },
+  });
+}
+
+function findDisk(manifest: Manifest, vdiUuid: string): ManifestDisk {
+  const entry = manifest.disks.find((disk) => disk.vdiUuid === vdiUuid);
+  if (entry !== undefined) return entry;
+  throw new BackupError('NOT_FOUND', `point ${manifest.point} of VM ${manifest.vm.uuid} has no disk ${vdiUuid}`, {
+    facts: { vmUuid: manifest.vm.uuid, point: manifest.point, vdiUuid },
+  });
+}
+
+function noLayer({ point, vm }: Manifest, { vdiUuid, mode }: ManifestDisk): BackupError {
+  const why = mode === 'excluded' ? 'it was excluded' : 'it lies inside the XVA';
+  return new BackupError('NOT_FOUND', `point ${point} of VM ${vm.uuid} has no layer of disk ${vdiUuid}: ${why}`, {
+    facts: { vmUuid: vm.uuid, point, vdiUuid, mode },
+  });
+}
+
+function broken(file: string, field: string, expected: unknown, actual: unknown, cause?: unknown): BackupError {
+  return new BackupError('POINT_BROKEN', `${file}: ${field}: expected ${String(expected)}, got ${String(actual)}`, {
+    cause,
+    facts: { file, field, expected, actual },
+  });
+}

@@ -1,0 +1,171 @@
+import { createHash } from 'node:crypto';
+import { BackupError } from '../core/index.ts';
+import type { ByteSource } from '../disk/index.ts';
+import { manifestName, pointOfName, VMS_FOLDER, vmFolder } from './layout.ts';
+import type { Manifest, ManifestFile, PointId } from './manifest.ts';
+import { closeLayers, openChain, openRecorded } from './open-disk.ts';
+import { basesOf, pointsAmong, readManifest } from './points.ts';
+import type { Store } from './store.ts';
+import type { Damage, PointReport, VerifyOptions, VerifyReport } from './verify-report.ts';
+
+const PIECE = 1024 * 1024;
+
+/** What was found in one point, before its chain is looked at. */
+interface Found {
+  readonly id: PointId;
+  readonly manifest: Manifest | undefined;
+  readonly damage: Damage[];
+}
+
+/** Checks points. See `Repository.verify`. Memory: the manifests of the VMs concerned, and 1 MiB for content. */
+export async function verifyPoints(
+  store: Store,
+  what: PointId | 'all',
+  options: VerifyOptions = {},
+): Promise<VerifyReport> {
+  const { level = 'structure', signal } = options;
+  const { names } = await store.list(what === 'all' ? VMS_FOLDER : vmFolder(what.vmUuid), { signal });
+  const known = new Map<string, Found>();
+  for (const id of pointsAmong(names)) known.set(manifestName(id), await look(store, id, options));
+  if (what !== 'all' && !known.has(manifestName(what))) await readManifest(store, what, { signal }); // NOT_FOUND
+  const wanted = [...known.values()].filter(({ id }) => what === 'all' || reaches(known, what, id));
+  let bytesRead = 0;
+  for (const found of wanted) {
+    options.onProgress?.({ kind: 'stage', run: 'verify', stage: found.id.point, vmUuid: found.id.vmUuid });
+    if (found.manifest !== undefined) bytesRead += await verifyPoint(store, found.manifest, found.damage, options);
+  }
+  const points = wanted.map((found) => report(known, found));
+  return {
+    level,
+    ok: points.every(({ restorable }) => restorable),
+    points,
+    orphans: what === 'all' ? orphansAmong(names, known) : [],
+    bytesRead,
+  };
+}
+
+async function look(store: Store, id: PointId, { signal }: VerifyOptions): Promise<Found> {
+  const damage: Damage[] = [];
+  const manifest = await noteDamage(manifestName(id), damage, signal, () => readManifest(store, id, { signal }));
+  return { id, manifest, damage };
+}
+
+/** Adds what is wrong with the files of a point to `damage`, and gives the bytes whose hash was compared. */
+async function verifyPoint(
+  store: Store,
+  manifest: Manifest,
+  damage: Damage[],
+  options: VerifyOptions,
+): Promise<number> {
+  const { level = 'structure', signal } = options;
+  const folder = vmFolder(manifest.vm.uuid);
+  let bytesRead = 0;
+  const whole = new Set<string>();
+  for (const record of manifest.files) {
+    const file = folder + record.name;
+    await noteDamage(file, damage, signal, async () => {
+      await using source = await openRecorded(store, file, record, { signal });
+      if (level === 'content') {
+        const sha256 = await hashSource(source, record, options);
+        bytesRead += record.length;
+        if (sha256 !== record.sha256) throw contentDiffers(file, record, sha256);
+      }
+      whole.add(record.name);
+    });
+  }
+  for (const { file, vdiUuid } of manifest.disks) {
+    // A layer that is missing or changed is told already; its structure would only say it again.
+    if (file === undefined || !whole.has(file)) continue;
+    await noteDamage(folder + file, damage, signal, async () => {
+      await closeLayers((await openChain(store, manifest, vdiUuid, { signal })).layers);
+    });
+  }
+  return bytesRead;
+}
+
+/** Runs a check; what the store or a format says against it becomes damage. Aborts and bugs are thrown. */
+async function noteDamage<T>(
+  file: string,
+  damage: Damage[],
+  signal: AbortSignal | undefined,
+  check: () => Promise<T>,
+): Promise<T | undefined> {
+  try {
+    return await check();
+  } catch (error) {
+    signal?.throwIfAborted();
+    if (!(error instanceof BackupError)) throw error;
+    const blamed = error.facts['file'];
+    damage.push({ file: typeof blamed === 'string' ? blamed : file, code: error.code, message: error.message });
+    return undefined;
+  }
+}
+
+async function hashSource(
+  source: ByteSource,
+  { name, length }: ManifestFile,
+  { onProgress, signal }: VerifyOptions,
+): Promise<string> {
+  const hash = createHash('sha256');
+  const buffer = new Uint8Array(Math.min(PIECE, length));
+  for (let at = 0; at < length; ) {
+    const piece = buffer.subarray(0, Math.min(PIECE, length - at));
+    await source.readInto(piece, at, { signal });
+    hash.update(piece);
+    at += piece.byteLength;
+    onProgress?.({ kind: 'bytes-moved', run: 'verify', diskId: name, movedBytes: at, totalBytes: length });
+  }
+  return hash.digest('hex');
+}
+
+function contentDiffers(file: string, { sha256 }: ManifestFile, actual: string): BackupError {
+  return new BackupError('POINT_BROKEN', `${file}: SHA-256: expected ${sha256}, got ${actual}`, {
+    facts: { file, field: 'sha256', expected: sha256, actual },
+  });
+}
+
+function report(known: ReadonlyMap<string, Found>, { id, damage }: Found): PointReport {
+  const brokenBases = [...basesBelow(known, id)]
+    .filter((point) => {
+      const base = known.get(manifestName({ ...id, point }));
+      return base === undefined || base.damage.length > 0;
+    })
+    .sort();
+  const dependents = [...known.values()]
+    .filter((other) => other.id.vmUuid === id.vmUuid && basesBelow(known, other.id).has(id.point))
+    .map((other) => other.id.point);
+  return { ...id, restorable: damage.length === 0 && brokenBases.length === 0, damage, brokenBases, dependents };
+}
+
+/** All points that `id` builds on, directly or through others, itself not among them. */
+function basesBelow(known: ReadonlyMap<string, Found>, { vmUuid, point: own }: PointId): Set<string> {
+  const below = new Set<string>();
+  const open = [own];
+  for (let point = open.pop(); point !== undefined; point = open.pop()) {
+    const manifest = known.get(manifestName({ vmUuid, point }))?.manifest;
+    for (const base of manifest === undefined ? [] : basesOf(manifest)) {
+      if (base === own || below.has(base)) continue;
+      below.add(base);
+      open.push(base);
+    }
+  }
+  return below;
+}
+
+function reaches(known: ReadonlyMap<string, Found>, from: PointId, to: PointId): boolean {
+  return to.point === from.point || basesBelow(known, from).has(to.point);
+}
+
+function orphansAmong(names: readonly string[], known: ReadonlyMap<string, Found>): string[] {
+  const owned = new Set<string>(known.keys());
+  const unreadable = new Set<string>();
+  for (const { id, manifest } of known.values()) {
+    if (manifest === undefined) unreadable.add(vmFolder(id.vmUuid) + id.point);
+    for (const { name } of manifest?.files ?? []) owned.add(vmFolder(id.vmUuid) + name);
+  }
+  const ofUnreadable = (name: string) => {
+    const [root, vmUuid] = name.split('/');
+    return unreadable.has(`${root}/${vmUuid}/${pointOfName(name)}`);
+  };
+  return names.filter((name) => !owned.has(name) && !ofUnreadable(name));
+}

@@ -1,0 +1,61 @@
+import { BackupError } from '../core/index.ts';
+import { arrayOf, type Check, FieldError, object } from './fields.ts';
+
+/** Version of the document in `<point>.metadata.json`. */
+export const VM_METADATA_FORMAT = { major: 1, minor: 0 } as const;
+
+/** A host's record at rest: references are uuids of other records of the document, or `null`. */
+export type StoredRecord = Readonly<Record<string, unknown>> & { readonly uuid: string };
+
+/** Everything a VM is besides its data: `<point>.metadata.json`. */
+export interface VmMetadata {
+  readonly format: { readonly major: number; readonly minor: number };
+  readonly VM: StoredRecord;
+  readonly VBD: readonly StoredRecord[];
+  readonly VDI: readonly StoredRecord[];
+  readonly VIF: readonly StoredRecord[];
+  readonly VTPM: readonly StoredRecord[];
+  readonly network: readonly StoredRecord[];
+  readonly SR: readonly StoredRecord[];
+}
+
+const record: Check<StoredRecord> = (value, at) => {
+  if (typeof value !== 'object' || value === null || !('uuid' in value) || typeof value.uuid !== 'string') {
+    throw new FieldError(at, 'a record with a uuid', value);
+  }
+  return value as StoredRecord;
+};
+
+const version: Check<number> = (value, at) => {
+  if (!Number.isSafeInteger(value)) throw new FieldError(at, 'a whole number', value);
+  return value as number;
+};
+
+const document = object<VmMetadata>({
+  format: object<VmMetadata['format']>({ major: version, minor: version }),
+  VM: record,
+  VBD: arrayOf(record),
+  VDI: arrayOf(record),
+  VIF: arrayOf(record),
+  VTPM: arrayOf(record),
+  network: arrayOf(record),
+  SR: arrayOf(record),
+});
+
+/**
+ * Checks a document that `Repository.readMetadata` gave.
+ *
+ * @throws BackupError `POINT_BROKEN` naming the field; `REPOSITORY_FORMAT_NEWER` for a newer major version.
+ */
+export function parseVmMetadata(value: unknown, name: string): VmMetadata {
+  try {
+    const metadata = document(value, '');
+    if (metadata.format.major <= VM_METADATA_FORMAT.major) return metadata;
+    const found = `${metadata.format.major}.${metadata.format.minor}`;
+    throw new BackupError('REPOSITORY_FORMAT_NEWER', `${name} has format ${found}, newer than this library knows`);
+  } catch (error) {
+    if (!(error instanceof FieldError)) throw error;
+    const facts = { file: name, field: error.field };
+    throw new BackupError('POINT_BROKEN', `${name}: ${error.message}`, { cause: error, facts });
+  }
+}
