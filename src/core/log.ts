@@ -1,4 +1,4 @@
-import { formatWithOptions } from 'node:util';
+import { inspect } from 'node:util';
 import createDebug from 'debug';
 import { redact } from './redact.ts';
 
@@ -16,7 +16,7 @@ export function createLog(area: string): Logger {
   return {
     debug(message, facts) {
       if (!print.enabled) return;
-      const tail = facts === undefined ? '' : ` ${formatWithOptions({ depth: 4, breakLength: Infinity }, '%o', facts)}`;
+      const tail = facts === undefined ? '' : ` ${inspect(facts, { depth: 4, breakLength: Infinity })}`;
       print('%s', redact(message + tail));
     },
   };

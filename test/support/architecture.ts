@@ -53,6 +53,8 @@ export const PACKAGES: Readonly<Record<string, RegExp>> = {
 /** Files that may call `Buffer.concat`, each with the reason why the pieces are few and small. */
 export const BUFFER_CONCAT: Readonly<Record<string, string>> = {
   'src/host/rpc.ts': 'one answer, once, when all of it is there; its length is bounded',
+  'src/simulator/body-faults.ts': 'the last bytes of a body that is to be cut, once',
+  'src/simulator/http-server.ts': 'one call of at most 300 KiB, once',
   'src/simulator/self-signed.ts': 'a certificate: a few hundred bytes',
   'src/store/memory-store.ts': 'keeps whole files in memory by design; once a file',
 };
