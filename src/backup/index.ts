@@ -1,4 +1,3 @@
 export type { BackupPlan, ByteEstimate, DiskBase, DiskPlan, PlanConflict } from './backup-plan.ts';
 export { type PlanBackupOptions, planBackup } from './plan-backup.ts';
 export { type BackupResult, backupVm, type RunBackupOptions, runBackup } from './run-backup.ts';
-export type { StoredRecord, VmMetadata } from './vm-metadata.ts';

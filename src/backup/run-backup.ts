@@ -24,11 +24,11 @@ import {
 } from '../snapshot/index.ts';
 import type { Manifest, ManifestDisk, PointId, PointWriter, Repository } from '../store/index.ts';
 import type { BackupPlan } from './backup-plan.ts';
+import { type CollectedMetadata, collectMetadata } from './collect-metadata.ts';
 import { manifestDisk } from './manifest-disk.ts';
 import { type PlanBackupOptions, planBackup } from './plan-backup.ts';
 import { prepareDisks } from './prepare-disks.ts';
 import { type DiskJob, type StoredLayer, transferDisk } from './transfer-disk.ts';
-import { type CollectedMetadata, collectMetadata } from './vm-metadata.ts';
 
 export interface RunBackupOptions extends CallOptions, ProgressOptions {
   /** The uuid of the VM that runs this program: it cannot back up itself. */

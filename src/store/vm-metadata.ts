@@ -1,5 +1,5 @@
 import { BackupError } from '../core/index.ts';
-import { arrayOf, type Check, FieldError, object } from './fields.ts';
+import { arrayOf, type Check, FieldError, integer, object } from './fields.ts';
 
 /** Version of the document in `<point>.metadata.json`. */
 export const VM_METADATA_FORMAT = { major: 1, minor: 0 } as const;
@@ -26,13 +26,8 @@ const record: Check<StoredRecord> = (value, at) => {
   return value as StoredRecord;
 };
 
-const version: Check<number> = (value, at) => {
-  if (!Number.isSafeInteger(value)) throw new FieldError(at, 'a whole number', value);
-  return value as number;
-};
-
 const document = object<VmMetadata>({
-  format: object<VmMetadata['format']>({ major: version, minor: version }),
+  format: object<VmMetadata['format']>({ major: integer, minor: integer }),
   VM: record,
   VBD: arrayOf(record),
   VDI: arrayOf(record),

@@ -1,24 +1,7 @@
 import type { CallOptions } from '../core/index.ts';
 import { type Host, NULL_REF, type RecordByClass, type RecordClass, type VmRecord } from '../host/index.ts';
+import { type StoredRecord, VM_METADATA_FORMAT, type VmMetadata } from '../store/index.ts';
 import { asStruct, objectsOf, readMetadataArchive, writeMetadataArchive } from '../xva/index.ts';
-
-/** Version of the document in `<point>.metadata.json`. */
-const DOCUMENT_FORMAT = { major: 1, minor: 0 } as const;
-
-/** A host's record at rest: references are uuids of other records of the document, or `null`. */
-export type StoredRecord = Readonly<Record<string, unknown>> & { readonly uuid: string };
-
-/** Everything a VM is besides its data: `<point>.metadata.json`. */
-export interface VmMetadata {
-  readonly format: { readonly major: number; readonly minor: number };
-  readonly VM: StoredRecord;
-  readonly VBD: readonly StoredRecord[];
-  readonly VDI: readonly StoredRecord[];
-  readonly VIF: readonly StoredRecord[];
-  readonly VTPM: readonly StoredRecord[];
-  readonly network: readonly StoredRecord[];
-  readonly SR: readonly StoredRecord[];
-}
 
 /** A VM's metadata as records, and as the host's own archive. */
 export interface CollectedMetadata {
@@ -61,7 +44,7 @@ async function readRecords(host: Host, vm: VmRecord, vtpm: 'include' | 'omit'): 
   const known = new Map([vm, ...VBD, ...VIF, ...VTPM, ...VDI, ...SR, ...network].map(({ ref, uuid }) => [ref, uuid]));
   const store = (record: { readonly ref: string; readonly uuid: string }) => storeRecord(record, known);
   return {
-    format: DOCUMENT_FORMAT,
+    format: VM_METADATA_FORMAT,
     VM: { ...store(vm), ...(vtpm === 'omit' ? { NVRAM: {} } : {}) },
     VBD: VBD.map(store),
     VDI: VDI.map(store),
