@@ -76,12 +76,13 @@ function diskChain(store: Store, top: Manifest, vdiUuid: string, options: CallOp
     const entry = manifest.disks.find((disk) => disk.vdiUuid === vdiUuid);
     if (entry !== undefined && entry.mode !== 'excluded') return entry.basePoint;
     const name = manifestName({ vmUuid: manifest.vm.uuid, point: manifest.point });
-    throw broken(name, 'disks', `disk ${vdiUuid}, on which a later point builds`, 'none');
+    throw pointBroken(name, 'disks', `disk ${vdiUuid}, on which a later point builds`, 'none');
   };
   return followBases(store, top, baseOf, options);
 }
 
-function isInsideImage({ strategy, type, disks }: Manifest, vdiUuid: string): boolean {
+/** Does the point have the disk inside its XVA only? */
+export function isInsideImage({ strategy, type, disks }: Manifest, vdiUuid: string): boolean {
   const entry = disks.find((disk) => disk.vdiUuid === vdiUuid);
   return strategy === 'image' && type === 'full' && entry?.mode === 'full';
 }
@@ -129,27 +130,27 @@ async function openSource(source: ByteSource, entry: ManifestDisk, file: string,
 /** Is the layer what its manifest says? */
 function checkLayer({ disk, entry, file, uuid, parentUuid }: Layer): void {
   if (entry.format === 'vhd' && entry.vhdUuid !== undefined && entry.vhdUuid !== uuid) {
-    throw broken(file, 'VHD uuid', entry.vhdUuid, uuid);
+    throw pointBroken(file, 'VHD uuid', entry.vhdUuid, uuid);
   }
   const isDelta = parentUuid !== undefined;
   if (isDelta !== (entry.mode === 'delta')) {
-    throw broken(file, 'kind', `a ${entry.mode}`, isDelta ? 'a differencing VHD' : 'a disk that stands alone');
+    throw pointBroken(file, 'kind', `a ${entry.mode}`, isDelta ? 'a differencing VHD' : 'a disk that stands alone');
   }
   const sectors = Math.ceil(entry.size / 512) * 512; // a VHD holds whole sectors
-  if (disk.size !== entry.size && disk.size !== sectors) throw broken(file, 'disk size', entry.size, disk.size);
+  if (disk.size !== entry.size && disk.size !== sectors) throw pointBroken(file, 'disk size', entry.size, disk.size);
 }
 
 /** Does a layer build on the one below it? Only the uuid is the link; names say where to look. */
-function checkLink(layer: Layer, below: Layer | undefined): void {
+export function checkLink(layer: Layer, below: Layer | undefined): void {
   if (below === undefined) {
     if (layer.parentUuid === undefined) return;
-    throw broken(layer.file, 'parent', 'none in the root of a chain', layer.parentUuid);
+    throw pointBroken(layer.file, 'parent', 'none in the root of a chain', layer.parentUuid);
   }
   if (layer.parentUuid !== below.uuid) {
-    throw broken(layer.file, 'parent', `${below.uuid}, the uuid of ${below.file}`, layer.parentUuid ?? 'none');
+    throw pointBroken(layer.file, 'parent', `${below.uuid}, the uuid of ${below.file}`, layer.parentUuid ?? 'none');
   }
   if (layer.disk.size < below.disk.size) {
-    throw broken(layer.file, 'disk size', `at least ${below.disk.size}, that of ${below.file}`, layer.disk.size);
+    throw pointBroken(layer.file, 'disk size', `at least ${below.disk.size}, that of ${below.file}`, layer.disk.size);
   }
 }
 
@@ -162,11 +163,11 @@ export async function openRecorded(
 ): Promise<ByteSource> {
   const source = await store.open(name, options).catch((error: unknown) => {
     if (!(error instanceof BackupError) || error.code !== 'STORE_NOT_FOUND') throw error;
-    throw broken(name, 'file', `${record.length} bytes`, 'nothing', error);
+    throw pointBroken(name, 'file', `${record.length} bytes`, 'nothing', error);
   });
   if (source.size === record.length) return source;
   await source.close();
-  throw broken(name, 'length', record.length, source.size);
+  throw pointBroken(name, 'length', record.length, source.size);
 }
 
 /** The file of one role. See `Repository.openFile`. */
@@ -187,11 +188,11 @@ export async function readPointMetadata(store: Store, id: PointId, options: Call
   await (await openRecorded(store, name, record, options)).close();
   const bytes = await readWhole(store, name, LONGEST_METADATA, options);
   const sha256 = createHash('sha256').update(bytes).digest('hex');
-  if (sha256 !== record.sha256) throw broken(name, 'SHA-256', record.sha256, sha256);
+  if (sha256 !== record.sha256) throw pointBroken(name, 'SHA-256', record.sha256, sha256);
   try {
     return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes)) as unknown;
   } catch (error) {
-    throw broken(name, 'content', 'JSON', 'something else', error);
+    throw pointBroken(name, 'content', 'JSON', 'something else', error);
   }
 }
 
@@ -222,7 +223,14 @@ function noLayer({ point, vm }: Manifest, { vdiUuid, mode }: ManifestDisk): Back
   });
 }
 
-function broken(file: string, field: string, expected: unknown, actual: unknown, cause?: unknown): BackupError {
+/** A file of a point that is not what it was. */
+export function pointBroken(
+  file: string,
+  field: string,
+  expected: unknown,
+  actual: unknown,
+  cause?: unknown,
+): BackupError {
   return new BackupError('POINT_BROKEN', `${file}: ${field}: expected ${String(expected)}, got ${String(actual)}`, {
     cause,
     facts: { file, field, expected, actual },

@@ -1,6 +1,7 @@
 import type { CallOptions, ProgressOptions } from '../core/index.ts';
 import type { PointId } from './manifest.ts';
 
+/** Progress comes as `stage` with the point's name, and `bytes-moved` with the file's name as `diskId`. */
 export interface VerifyOptions extends CallOptions, ProgressOptions {
   /**
    * `'structure'` reads manifests and the structures of files: fast. `'content'` also reads every byte and compares
@@ -14,7 +15,7 @@ export interface VerifyOptions extends CallOptions, ProgressOptions {
 export interface Damage {
   /** Full name in the store. */
   readonly file: string;
-  /** The code of the error behind it, or `FILE_MISSING`, `FILE_LENGTH`, `FILE_CONTENT`. */
+  /** The code of the error that reading it gives. */
   readonly code: string;
   readonly message: string;
 }

@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto';
-import { BackupError } from '../core/index.ts';
+import { BackupError, type CallOptions } from '../core/index.ts';
 import type { ByteSource } from '../disk/index.ts';
+import { checkVhd } from '../vhd/index.ts';
 import { manifestName, pointOfName, VMS_FOLDER, vmFolder } from './layout.ts';
-import type { Manifest, ManifestFile, PointId } from './manifest.ts';
-import { closeLayers, openChain, openRecorded } from './open-disk.ts';
+import type { Manifest, ManifestDisk, ManifestFile, PointId } from './manifest.ts';
+import { checkLink, isInsideImage, openManifestLayer, openRecorded, pointBroken } from './open-disk.ts';
 import { basesOf, pointsAmong, readManifest } from './points.ts';
 import type { Store } from './store.ts';
 import type { Damage, PointReport, VerifyOptions, VerifyReport } from './verify-report.ts';
@@ -32,7 +33,8 @@ export async function verifyPoints(
   let bytesRead = 0;
   for (const found of wanted) {
     options.onProgress?.({ kind: 'stage', run: 'verify', stage: found.id.point, vmUuid: found.id.vmUuid });
-    if (found.manifest !== undefined) bytesRead += await verifyPoint(store, found.manifest, found.damage, options);
+    if (found.manifest !== undefined)
+      bytesRead += await verifyPoint(store, found.manifest, known, found.damage, options);
   }
   const points = wanted.map((found) => report(known, found));
   return {
@@ -54,13 +56,13 @@ async function look(store: Store, id: PointId, { signal }: VerifyOptions): Promi
 async function verifyPoint(
   store: Store,
   manifest: Manifest,
+  known: ReadonlyMap<string, Found>,
   damage: Damage[],
   options: VerifyOptions,
 ): Promise<number> {
   const { level = 'structure', signal } = options;
   const folder = vmFolder(manifest.vm.uuid);
   let bytesRead = 0;
-  const whole = new Set<string>();
   for (const record of manifest.files) {
     const file = folder + record.name;
     await noteDamage(file, damage, signal, async () => {
@@ -68,19 +70,56 @@ async function verifyPoint(
       if (level === 'content') {
         const sha256 = await hashSource(source, record, options);
         bytesRead += record.length;
-        if (sha256 !== record.sha256) throw contentDiffers(file, record, sha256);
+        if (sha256 !== record.sha256) throw pointBroken(file, 'SHA-256', record.sha256, sha256);
       }
-      whole.add(record.name);
-    });
-  }
-  for (const { file, vdiUuid } of manifest.disks) {
-    // A layer that is missing or changed is told already; its structure would only say it again.
-    if (file === undefined || !whole.has(file)) continue;
-    await noteDamage(folder + file, damage, signal, async () => {
-      await closeLayers((await openChain(store, manifest, vdiUuid, { signal })).layers);
+      const disk = manifest.disks.find((entry) => entry.file === record.name);
+      if (disk?.format === 'vhd' && level === 'content') await checkBitmaps(source, file, damage, signal);
+      if (disk !== undefined) await checkLayer(store, manifest, disk, known, { signal });
     });
   }
   return bytesRead;
+}
+
+/** Is a layer what its manifest says, and does it build on the one below? Faults of that one are told with its point. */
+async function checkLayer(
+  store: Store,
+  manifest: Manifest,
+  { basePoint, vdiUuid }: ManifestDisk,
+  known: ReadonlyMap<string, Found>,
+  options: CallOptions,
+): Promise<void> {
+  const layer = await openManifestLayer(store, manifest, vdiUuid, options);
+  try {
+    if (basePoint === undefined) return checkLink(layer, undefined);
+    const base = known.get(manifestName({ vmUuid: manifest.vm.uuid, point: basePoint }))?.manifest;
+    if (base === undefined) return; // among the broken bases
+    const entry = base.disks.find((disk) => disk.vdiUuid === vdiUuid);
+    if (entry === undefined || entry.mode === 'excluded') {
+      throw pointBroken(layer.file, 'base', `disk ${vdiUuid} in ${basePoint}`, 'none');
+    }
+    if (isInsideImage(base, vdiUuid)) return; // what an XVA holds has no uuid to hold a delta against
+    const below = await noteDamage(layer.file, [], options.signal, () =>
+      openManifestLayer(store, base, vdiUuid, options),
+    );
+    if (below === undefined) return;
+    try {
+      checkLink(layer, below);
+    } finally {
+      await below.disk.close();
+    }
+  } finally {
+    await layer.disk.close();
+  }
+}
+
+async function checkBitmaps(
+  source: ByteSource,
+  file: string,
+  damage: Damage[],
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const { findings } = await checkVhd(source, { level: 'bitmaps', signal });
+  for (const { code, message, severity } of findings) if (severity === 'error') damage.push({ file, code, message });
 }
 
 /** Runs a check; what the store or a format says against it becomes damage. Aborts and bugs are thrown. */
@@ -116,12 +155,6 @@ async function hashSource(
     onProgress?.({ kind: 'bytes-moved', run: 'verify', diskId: name, movedBytes: at, totalBytes: length });
   }
   return hash.digest('hex');
-}
-
-function contentDiffers(file: string, { sha256 }: ManifestFile, actual: string): BackupError {
-  return new BackupError('POINT_BROKEN', `${file}: SHA-256: expected ${sha256}, got ${actual}`, {
-    facts: { file, field: 'sha256', expected: sha256, actual },
-  });
 }
 
 function report(known: ReadonlyMap<string, Found>, { id, damage }: Found): PointReport {
