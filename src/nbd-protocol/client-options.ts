@@ -1,0 +1,112 @@
+import type { CallOptions, Clock } from '../core/index.ts';
+
+/** Whom to trust, and who we are. Without `certificate`, `fingerprint256`, `ca` or `psk` the system's CAs decide. */
+export interface NbdTlsOptions {
+  /**
+   * The server's certificate, PEM: exactly this one is accepted, whatever its name and dates. XenServer hands it out
+   * over its API (`VDI.get_nbd_info`).
+   */
+  readonly certificate?: string | undefined;
+  /** The server's certificate by its SHA-256 fingerprint: hexadecimal, with or without colons. */
+  readonly fingerprint256?: string | undefined;
+  /** CA certificates, PEM; the server's name is checked, too. */
+  readonly ca?: string | readonly string[] | undefined;
+  /**
+   * The name to expect in the certificate.
+   * @defaultValue the host
+   */
+  readonly servername?: string | undefined;
+  /** A pre-shared key, instead of certificates. */
+  readonly psk?: { readonly identity: string; readonly key: Uint8Array } | undefined;
+  /** Our own certificate and key, PEM, where the server asks for them. */
+  readonly clientCertificate?: { readonly cert: string; readonly key: string } | undefined;
+  /**
+   * Takes any certificate: whoever sits in the middle reads the disk.
+   * @defaultValue `false`
+   */
+  readonly insecure?: boolean | undefined;
+}
+
+/** How long each step may take, in milliseconds. */
+export interface NbdTimeouts {
+  /** @defaultValue 10 000 */
+  readonly connectMs?: number | undefined;
+  /** @defaultValue 30 000 */
+  readonly greetingMs?: number | undefined;
+  /** @defaultValue 30 000 */
+  readonly tlsMs?: number | undefined;
+  /** For each option. @defaultValue 30 000 */
+  readonly optionMs?: number | undefined;
+  /** For the option that opens the export: XenServer attaches the disk meanwhile. @defaultValue 120 000 */
+  readonly exportMs?: number | undefined;
+  /** Without any byte received while a request is in flight. @defaultValue 60 000 */
+  readonly stallMs?: number | undefined;
+  /** From the goodbye to the end of the connection: XenServer detaches the disk meanwhile. @defaultValue 60 000 */
+  readonly disconnectMs?: number | undefined;
+}
+
+/** How a lost connection is opened again. */
+export interface NbdReconnectOptions {
+  /**
+   * Tries in a row, without one request answered between them. 0 turns reconnecting off.
+   * @defaultValue `5`
+   */
+  readonly tries?: number | undefined;
+  /**
+   * The wait before the second try, in milliseconds; it doubles each time.
+   * @defaultValue `1000`
+   */
+  readonly delayMs?: number | undefined;
+  /**
+   * The longest wait, in milliseconds.
+   * @defaultValue `30000`
+   */
+  readonly maxDelayMs?: number | undefined;
+}
+
+/** How to reach one export of an NBD server. */
+export interface NbdOptions extends CallOptions {
+  /** @defaultValue `'localhost'` */
+  readonly host?: string | undefined;
+  /** @defaultValue 10809 */
+  readonly port?: number | undefined;
+  /** A Unix socket instead of host and port. */
+  readonly socketPath?: string | undefined;
+  /**
+   * At most 4096 bytes.
+   * @defaultValue `''`, the server's default export
+   */
+  readonly exportName?: string | undefined;
+  /** TLS is required when this is given: there is no falling back to plain. */
+  readonly tls?: NbdTlsOptions | undefined;
+  /**
+   * `'xenserver'`: EXPORT_NAME at once, no command flags, reads aligned to 4096, 1 MiB requests, few in flight.
+   * @defaultValue `'standard'`
+   */
+  readonly profile?: 'standard' | 'xenserver' | undefined;
+  /**
+   * At most so many connections, opened one after another when there is work for them. Where the server does not
+   * promise that several are safe, this takes effect on read-only exports only.
+   * @defaultValue 1; 2 for `'xenserver'`
+   */
+  readonly connections?: number | undefined;
+  /**
+   * Longest read or write sent, in bytes; kept within what the server announces and 32 MiB.
+   * @defaultValue 256 KiB; 1 MiB for `'xenserver'`
+   */
+  readonly requestSize?: number | undefined;
+  /**
+   * Requests in flight on one connection; never more than 16 MiB of them, or one.
+   * @defaultValue 16; 4 for `'xenserver'`
+   */
+  readonly maxInFlight?: number | undefined;
+  readonly timeouts?: NbdTimeouts | undefined;
+  readonly reconnect?: NbdReconnectOptions | undefined;
+  /**
+   * Called before each TCP connection; the connection is opened when it resolves, and the function it gave is called
+   * when that connection has ended. This is how a limit over many disks is kept.
+   */
+  readonly acquireSlot?: ((signal: AbortSignal | undefined) => Promise<() => void>) | undefined;
+  /** @defaultValue the machine's clock */
+  readonly clock?: Clock | undefined;
+}

@@ -1,0 +1,91 @@
+import { Coverage } from './coverage.ts';
+
+/** A run as `base:allocation` describes it, in bytes and with the context's flags. */
+export interface StatusExtent {
+  readonly length: number;
+  readonly flags: number;
+}
+
+/** What is asked of the server. */
+export interface Command {
+  readonly type: number;
+  readonly flags: number;
+  /** In bytes. */
+  readonly offset: number;
+  /** In bytes. */
+  readonly length: number;
+  /** Where a READ lands: `length` bytes. */
+  readonly target?: Uint8Array | undefined;
+  /** What a WRITE sends: `length` bytes. */
+  readonly data?: Uint8Array | undefined;
+}
+
+/** The server's refusal of one request; the connection lives on. */
+export class RequestRefused extends Error {
+  override readonly name = 'RequestRefused';
+  /** The protocol's error number. */
+  readonly errno: number;
+
+  constructor(errno: number, detail: string) {
+    super(detail);
+    this.errno = errno;
+  }
+}
+
+/** A command in flight, and what has come of its reply. */
+export class PendingCommand {
+  readonly command: Command;
+  readonly coverage: Coverage;
+  readonly #settled = Promise.withResolvers<readonly StatusExtent[]>();
+  #abandoned = false;
+  #landing = false;
+  #onLanded: (() => void) | undefined;
+  errno: number | undefined;
+  errorText = '';
+  extents: readonly StatusExtent[] = [];
+
+  constructor(command: Command) {
+    this.command = command;
+    this.coverage = new Coverage(command.length);
+  }
+
+  /** Resolves with the extents of a BLOCK_STATUS, with nothing for all else. */
+  get settled(): Promise<readonly StatusExtent[]> {
+    return this.#settled.promise;
+  }
+
+  succeed(): void {
+    this.#settled.resolve(this.extents);
+  }
+
+  fail(error: Error): void {
+    this.#settled.reject(error);
+    this.landed();
+  }
+
+  /** Where `length` bytes of the answer go, from `at` within it; `undefined` once nobody wants them. */
+  land(at: number, length: number): Uint8Array | undefined {
+    if (this.#abandoned) return undefined;
+    this.#landing = true;
+    return this.command.target!.subarray(at, at + length);
+  }
+
+  landed(): void {
+    this.#landing = false;
+    this.#onLanded?.();
+    this.#onLanded = undefined;
+  }
+
+  /** Gives the answer up; resolves when nothing more will be written to the target. */
+  async abandon(): Promise<void> {
+    this.#abandoned = true;
+    if (!this.#landing) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#onLanded = resolve;
+    await promise;
+  }
+
+  get abandoned(): boolean {
+    return this.#abandoned;
+  }
+}

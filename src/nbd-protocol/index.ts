@@ -1,0 +1,16 @@
+export { connectNbd, type NbdDisk } from './client.ts';
+export type { NbdOptions, NbdReconnectOptions, NbdTimeouts, NbdTlsOptions } from './client-options.ts';
+export { listNbdExports, type NbdExportInfo } from './connect.ts';
+export { NbdError, type NbdErrorOptions, type NbdPeer, type NbdStage } from './errors.ts';
+export { type NbdServer, serveNbd } from './server.ts';
+export type {
+  NbdConnectionInfo,
+  NbdExportResolver,
+  NbdExports,
+  NbdServerHooks,
+  NbdServerOptions,
+  NbdServerStep,
+  NbdServerTlsOptions,
+  NbdServerVerdict,
+} from './server-options.ts';
+export { formatNbdUri, type NbdUri, parseNbdUri } from './uri.ts';

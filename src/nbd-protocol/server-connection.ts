@@ -1,0 +1,141 @@
+import { once } from 'node:events';
+import type { Socket } from 'node:net';
+import { TLSSocket } from 'node:tls';
+import type { Clock } from '../core/index.ts';
+import type { Disk } from '../disk/index.ts';
+import { INIT_MAGIC, MAX_OPTION_DATA, OPTION_MAGIC, REQUEST_MAGIC } from './constants.ts';
+import { violation } from './errors.ts';
+import {
+  clientFlags,
+  decodeRequest,
+  greeting,
+  joinBytes,
+  newstyleFlags,
+  optionRequest,
+  REQUEST_SIZE,
+  type RequestHeader,
+} from './messages.ts';
+import type {
+  NbdConnectionInfo,
+  NbdExportResolver,
+  NbdServerOptions,
+  NbdServerStep,
+  NbdServerTlsOptions,
+  NbdServerVerdict,
+} from './server-options.ts';
+import type { Reading, Transport } from './transport.ts';
+
+/** What every part of the server knows of its connection. */
+export interface ServerConnection {
+  readonly transport: Transport;
+  readonly info: NbdConnectionInfo;
+  readonly options: NbdServerOptions;
+  readonly clock: Clock;
+  readonly open: NbdExportResolver;
+  /** `undefined` where the exports cannot be listed. */
+  readonly list: (() => Iterable<string>) | undefined;
+  /** Fires when the server is being closed. */
+  readonly signal: AbortSignal;
+  /** The handshake is over: its deadline no longer counts. */
+  established(): void;
+}
+
+/** The connection is to be closed, without a word; nothing is wrong with the server. */
+export class Dropped extends Error {
+  override readonly name = 'Dropped';
+}
+
+/** Tells the hook where we are. */
+export async function step(
+  connection: ServerConnection,
+  where: NbdServerStep,
+): Promise<Exclude<NbdServerVerdict, 'drop'>> {
+  const verdict = await connection.options.hooks?.onStep?.(where, connection.info);
+  if (verdict === 'drop') throw new Dropped(`by a hook, at ${where.kind}`);
+  connection.signal.throwIfAborted();
+  return verdict;
+}
+
+/** Sends the newstyle greeting and returns the client's flags. */
+export async function greet({ transport }: ServerConnection, flags: number): Promise<number> {
+  const hello = greeting.encode({ initMagic: INIT_MAGIC, styleMagic: OPTION_MAGIC });
+  transport.write(joinBytes(hello, newstyleFlags.encode({ flags })));
+  return transport.read(readClientFlags());
+}
+
+function* readClientFlags(): Reading<number> {
+  const bytes = new Uint8Array(clientFlags.size);
+  yield bytes;
+  return clientFlags.decode(bytes).flags;
+}
+
+/** One option with its data. Data beyond our limit ends the connection: it is no client's. */
+export function* readOption(): Reading<{ option: number; data: Uint8Array }> {
+  const bytes = new Uint8Array(optionRequest.size);
+  yield bytes;
+  const { magic, option, length } = optionRequest.decode(bytes);
+  if (magic !== OPTION_MAGIC) throw violation('magic of an option', OPTION_MAGIC.toString(16), magic.toString(16));
+  if (length > MAX_OPTION_DATA) throw violation('length of an option', `at most ${MAX_OPTION_DATA}`, length);
+  const data = new Uint8Array(length);
+  yield data;
+  return { option, data };
+}
+
+/** A request without its data. */
+export function* readRequest(): Reading<RequestHeader> {
+  const bytes = new Uint8Array(REQUEST_SIZE);
+  yield bytes;
+  const request = decodeRequest(bytes);
+  if (request.magic !== REQUEST_MAGIC) {
+    throw violation('magic of a request', REQUEST_MAGIC.toString(16), request.magic.toString(16));
+  }
+  return request;
+}
+
+/** Puts TLS around the connection, after the ACK was sent. */
+export async function secureServer({ transport }: ServerConnection, tls: NbdServerTlsOptions): Promise<void> {
+  await transport.upgrade(async (socket: Socket) => {
+    const { clientCa } = tls;
+    const secure = new TLSSocket(socket, {
+      isServer: true,
+      key: tls.key,
+      cert: tls.cert,
+      minVersion: tls.minVersion ?? 'TLSv1.2',
+      ...(tls.maxVersion === undefined ? {} : { maxVersion: tls.maxVersion }),
+      ...(tls.ecdhCurve === undefined ? {} : { ecdhCurve: tls.ecdhCurve }),
+      ...(tls.ciphers === undefined ? {} : { ciphers: tls.ciphers }),
+      ...(clientCa === undefined ? {} : { ca: typeof clientCa === 'string' ? clientCa : [...clientCa] }),
+      requestCert: clientCa !== undefined,
+      rejectUnauthorized: clientCa !== undefined,
+    });
+    try {
+      await Promise.race([
+        once(secure, 'secure'),
+        transport.closed.then(() => Promise.reject(new Dropped('within TLS'))),
+      ]);
+    } catch (error) {
+      secure.destroy();
+      throw error;
+    }
+    const problem = clientCa === undefined ? undefined : secure.authorizationError;
+    if (clientCa !== undefined && !secure.authorized) {
+      secure.destroy();
+      throw new Dropped(`the client's certificate: ${String(problem)}`);
+    }
+    return secure;
+  });
+}
+
+/** Runs `work` with an export, and gives the export back afterwards, whatever happens. */
+export async function withExport(
+  connection: ServerConnection,
+  name: string,
+  work: (disk: Disk | undefined) => Promise<void>,
+): Promise<void> {
+  const disk = await connection.open(name, connection.info);
+  try {
+    await work(disk);
+  } finally {
+    if (disk !== undefined) await connection.options.release?.(disk, connection.info);
+  }
+}
