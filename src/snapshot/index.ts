@@ -18,7 +18,9 @@ export {
   type Runner,
   readOwnerMark,
   readRestoredFrom,
+  removeMark,
   startRun,
+  workingName,
   writeMark,
 } from './ownership.ts';
 export { assertCanSnapshot } from './refusals.ts';

@@ -1,0 +1,43 @@
+import { exactly, type SizedStream, zeroes } from '../bytes/index.ts';
+import type { CallOptions } from '../core/index.ts';
+import { type Disk, readBlocks } from '../disk/index.ts';
+import type { Host } from '../host/index.ts';
+import { vhdStream } from '../vhd/index.ts';
+
+export interface ImportOptions extends CallOptions {
+  /** `vhd` needs a target that reads as zeros wherever the disk has no data. */
+  readonly transport: 'vhd' | 'raw';
+  /** Bytes sent so far, and in all. */
+  readonly onSent?: ((bytes: number, total: number) => void) | undefined;
+}
+
+/** Streams a disk, merged as it is read, into an existing VDI of the host that is at least as large. */
+export async function importDisk(
+  host: Host,
+  vdiRef: string,
+  disk: Disk,
+  { transport, onSent, signal }: ImportOptions,
+): Promise<number> {
+  const stream = transport === 'vhd' ? await vhdStream(disk, { signal }) : rawStream(disk, { signal });
+  await host.importDisk(vdiRef, stream, {
+    format: transport,
+    signal,
+    onSent: (bytes) => onSent?.(bytes, stream.length),
+  });
+  return stream.length;
+}
+
+/** Every byte of a disk, zeros included, in order. */
+export function rawStream(disk: Disk, options: CallOptions = {}): SizedStream {
+  return { length: disk.size, chunks: exactly(disk.size, denseChunks(disk, options), 'raw disk') };
+}
+
+async function* denseChunks(disk: Disk, options: CallOptions): AsyncGenerator<Uint8Array, void> {
+  let at = 0;
+  for await (const { offset, data } of readBlocks(disk, options)) {
+    yield* zeroes(offset - at);
+    yield data;
+    at = offset + data.byteLength;
+  }
+  yield* zeroes(disk.size - at);
+}

@@ -1,0 +1,68 @@
+import { BackupError, type CallOptions } from '../core/index.ts';
+import { type Disk, rangeOf } from '../disk/index.ts';
+import type { Host } from '../host/index.ts';
+import { destroyOne } from '../snapshot/index.ts';
+import type { PointId, Repository } from '../store/index.ts';
+import { importDisk } from './import-disk.ts';
+import { vdiToCreate } from './vm-record.ts';
+
+export interface RestoreDiskOptions extends CallOptions {
+  readonly point: PointId;
+  /** The source disk's uuid. */
+  readonly vdiUuid: string;
+  /** A new disk on an SR, or an existing one, which is overwritten whole and must not be in use. */
+  readonly target: { readonly sr: string; readonly name?: string | undefined } | { readonly vdi: string };
+  /** Bytes sent so far, and in all. */
+  readonly onSent?: ((bytes: number, total: number) => void) | undefined;
+}
+
+/**
+ * Restores one disk of a point, without a VM, into a new disk or over an existing one. An existing disk that is larger
+ * is filled up with zeros; a smaller one is refused. A new disk is removed again on failure; what was written over an
+ * existing one cannot be taken back.
+ *
+ * @returns the uuid of the disk.
+ */
+export async function restoreDisk(
+  host: Host,
+  repository: Repository,
+  { point, vdiUuid, target, signal, onSent }: RestoreDiskOptions,
+): Promise<string> {
+  await using disk = await repository.openDisk(point, vdiUuid, { signal });
+  if ('vdi' in target) {
+    const vdi = await host.getRecord('VDI', target.vdi);
+    if (vdi.virtual_size < disk.size) {
+      const message = `${vdi.name_label} (${vdi.uuid}) has ${vdi.virtual_size} bytes, the disk of the point ${disk.size}`;
+      throw new BackupError('PLAN_CONFLICT', message, { facts: { vdiUuid: vdi.uuid } });
+    }
+    await importDisk(host, vdi.ref, grown(disk, vdi.virtual_size), { transport: 'raw', signal, onSent });
+    return vdi.uuid;
+  }
+  const sr = await host.getRecord('SR', target.sr);
+  const name = target.name ?? `${vdiUuid} at ${point.point}`;
+  const ref = await host.callAsync<string>('VDI.create', [vdiToCreate({ name, size: disk.size }, sr.ref)], { signal });
+  try {
+    await importDisk(host, ref, disk, { transport: 'raw', signal, onSent });
+    return (await host.getRecord('VDI', ref)).uuid;
+  } catch (error) {
+    await destroyOne(host, 'VDI', ref);
+    throw error;
+  }
+}
+
+/** A disk with zeros behind its end. */
+function grown(disk: Disk, size: number): Disk {
+  return {
+    size,
+    async *extents(options = {}) {
+      const { offset, end } = rangeOf('grown disk', size, options);
+      const inside = Math.min(end, disk.size);
+      if (offset < inside) yield* disk.extents({ ...options, offset, length: inside - offset });
+      const from = Math.max(offset, disk.size);
+      if (from < end) yield { offset: from, length: end - from, kind: 'zero' };
+    },
+    readInto: (into, offset, options) => disk.readInto(into, offset, options),
+    close: () => disk.close(),
+    [Symbol.asyncDispose]: () => disk.close(),
+  };
+}

@@ -1,0 +1,73 @@
+import { anySignal, type RunRecorder, systemClock } from '../core/index.ts';
+import type { Host } from '../host/index.ts';
+import type { Repository, VmMetadata } from '../store/index.ts';
+import { importDisk } from './import-disk.ts';
+import type { RestoreDiskPlan, RestorePlan } from './restore-plan.ts';
+import type { RestoredObjects } from './restored-objects.ts';
+import type { RunRestoreOptions } from './run-restore.ts';
+import { vdiToCreate } from './vm-record.ts';
+
+/**
+ * Makes the disks of the plan and fills them, several at once within the host's limits; the first failure stops the
+ * others.
+ *
+ * @returns source disk's uuid to the new disk's reference.
+ */
+export async function restoreDisks(
+  host: Host,
+  repository: Repository,
+  plan: RestorePlan,
+  metadata: VmMetadata,
+  made: RestoredObjects,
+  recorder: RunRecorder,
+  options: RunRestoreOptions,
+): Promise<ReadonlyMap<string, string>> {
+  const stop = new AbortController();
+  const refs = new Map<string, string>();
+  const restoreOne = async (disk: RestoreDiskPlan) => {
+    const sr = await host.getRecord('SR', disk.srUuid!);
+    const record = metadata.VDI.find(({ uuid }) => uuid === disk.vdiUuid);
+    const ref = await made.disk(disk.vdiUuid, vdiToCreate({ name: disk.name, size: disk.size, record }, sr.ref));
+    refs.set(disk.vdiUuid, ref);
+    if (disk.action === 'restore') {
+      await fillDisk(host, repository, plan, disk, ref, recorder, {
+        ...options,
+        signal: anySignal(options.signal, stop.signal),
+      });
+    }
+  };
+  const work = plan.disks
+    .filter((disk) => disk.action !== 'skip')
+    .map((disk) =>
+      restoreOne(disk).catch((error: unknown) => {
+        stop.abort(error);
+        throw error;
+      }),
+    );
+  await Promise.allSettled(work);
+  if (stop.signal.aborted) throw stop.signal.reason; // the first failure: the others were aborted with it
+  return refs;
+}
+
+async function fillDisk(
+  host: Host,
+  repository: Repository,
+  plan: RestorePlan,
+  { vdiUuid: diskId, name: label, size, transport }: RestoreDiskPlan,
+  vdiRef: string,
+  recorder: RunRecorder,
+  { signal, onProgress, clock = systemClock }: RunRestoreOptions,
+): Promise<void> {
+  const startedAt = clock.now();
+  await using source = await repository.openDisk(plan.point, diskId, { signal });
+  onProgress?.({ kind: 'disk-started', run: 'restore', diskId, label, mode: transport, size });
+  const bytesMoved = await importDisk(host, vdiRef, source, {
+    transport,
+    signal,
+    onSent: (movedBytes, totalBytes) =>
+      onProgress?.({ kind: 'bytes-moved', run: 'restore', diskId, movedBytes, totalBytes }),
+  });
+  onProgress?.({ kind: 'disk-finished', run: 'restore', diskId, movedBytes: bytesMoved });
+  const durationMs = clock.now() - startedAt;
+  recorder.disks.push({ vdiUuid: diskId, name: label, mode: 'restore', transport, size, bytesMoved, durationMs });
+}

@@ -1,0 +1,145 @@
+import {
+  BackupError,
+  type CallOptions,
+  type Clock,
+  type ProgressOptions,
+  RunRecorder,
+  type RunReport,
+  systemClock,
+} from '../core/index.ts';
+import type { Host } from '../host/index.ts';
+import { CLEAN_UP_MS, OWNER_KEY, RESTORED_FROM_KEY, removeMark, startRun, writeMark } from '../snapshot/index.ts';
+import { parseVmMetadata, type Repository, type VmMetadata } from '../store/index.ts';
+import { makeDrives, makeNics, makeVm } from './make-vm.ts';
+import { findPresence, type PlanRestoreOptions, planRestore } from './plan-restore.ts';
+import { restoreDisks } from './restore-disks.ts';
+import type { RestorePlan } from './restore-plan.ts';
+import { RestoredObjects } from './restored-objects.ts';
+
+export interface RunRestoreOptions extends CallOptions, ProgressOptions {
+  /**
+   * How long clean-up may take after a failure or an abort, in milliseconds.
+   * @defaultValue `120000`
+   */
+  readonly cleanUpMs?: number | undefined;
+  readonly clock?: Clock | undefined;
+}
+
+/** A finished restore. */
+export interface RestoreResult {
+  /** Of the restored VM. */
+  readonly vmUuid: string;
+  readonly vmRef: string;
+  readonly identity: 'original' | 'new';
+  /** The new disks: source disk's uuid to the new one's. */
+  readonly disks: Readonly<Record<string, string>>;
+  readonly report: RunReport;
+}
+
+/**
+ * Runs a plan: makes the disks, streams each disk's merged chain into its own, makes the VM halted, and attaches them.
+ * On any failure or abort what was made is removed; the error's `receipt` says so.
+ *
+ * @throws RunError with the report of the run: `ABORTED`, `PLAN_CONFLICT`, `PLAN_STALE`, or the code of what failed.
+ */
+export async function runRestore(
+  host: Host,
+  repository: Repository,
+  plan: RestorePlan,
+  options: RunRestoreOptions = {},
+): Promise<RestoreResult> {
+  const { clock = systemClock, onProgress, signal } = options;
+  const recorder = new RunRecorder({ run: 'restore', vm: plan.vm, clock, onProgress });
+  recorder.point = plan.point.point;
+  for (const decision of plan.decisions) recorder.decide(decision);
+  const run = startRun(recorder.runId);
+  const made = new RestoredObjects(host, { runId: recorder.runId, runner: run.runner, at: new Date(clock.now()) });
+  try {
+    await checkPlan(host, repository, plan);
+    const metadata = await readMetadata(repository, plan, options);
+    recorder.stage('transfer');
+    const disks = await restoreDisks(host, repository, plan, metadata, made, recorder, options);
+    recorder.stage('vm');
+    const vmRef = await makeVm(host, repository, plan, metadata, made.vmName(plan.name), recorder, { signal });
+    await makeDrives(host, vmRef, metadata, disks, recorder, { signal });
+    await makeNics(host, vmRef, plan, metadata, { signal });
+    recorder.stage('finish');
+    signal?.throwIfAborted();
+    const vmUuid = await finishVm(host, repository, plan, metadata, vmRef);
+    const uuids = await made.finishDisks(plan);
+    recorder.receipt.push({ kind: 'vm', uuid: vmUuid, name: plan.name, state: 'kept' });
+    return { vmUuid, vmRef, identity: plan.identity, disks: uuids, report: recorder.report('success') };
+  } catch (error) {
+    await undo(made, recorder, options);
+    throw recorder.failure(error, signal);
+  } finally {
+    run.end();
+  }
+}
+
+/** Plans and runs a restore of one VM: {@link planRestore}, then {@link runRestore}. */
+export async function restoreVm(
+  host: Host,
+  repository: Repository,
+  options: PlanRestoreOptions & RunRestoreOptions,
+): Promise<RestoreResult> {
+  return runRestore(host, repository, await planRestore(host, repository, options), options);
+}
+
+/** Takes back what was made. What cannot be removed is in the receipt. */
+async function undo(made: RestoredObjects, recorder: RunRecorder, options: RunRestoreOptions): Promise<void> {
+  const { clock = systemClock, cleanUpMs = CLEAN_UP_MS } = options;
+  const { runId } = recorder;
+  try {
+    recorder.receipt.push(...(await made.removeAll(AbortSignal.timeout(cleanUpMs), clock)));
+  } catch (error) {
+    const why = `the host could not be asked: ${String(error)}`;
+    recorder.receipt.push({ kind: 'vm', uuid: runId, name: `run ${runId}`, state: 'left', error: why });
+  }
+}
+
+async function checkPlan(host: Host, repository: Repository, plan: RestorePlan): Promise<void> {
+  if (plan.repositoryId !== repository.id) {
+    throw new BackupError('PLAN_STALE', `the plan is for repository ${plan.repositoryId}, this is ${repository.id}`);
+  }
+  if (plan.conflicts.length > 0) {
+    const messages = plan.conflicts.map(({ message }) => message).join('; ');
+    throw new BackupError('PLAN_CONFLICT', `the restore of ${plan.vm.name} has conflicts: ${messages}`, {
+      facts: { conflicts: plan.conflicts },
+    });
+  }
+  if (plan.identity === 'new') return;
+  // An import that keeps the uuid may replace a VM: the uuid is proven absent again, now.
+  const vms = (await host.listRecords('VM')).filter((vm) => !vm.is_a_snapshot && !vm.is_a_template);
+  const presence = findPresence(plan.vm.uuid, await host.findRecord('VM', plan.vm.uuid), vms);
+  if (presence === undefined) return;
+  throw new BackupError('PLAN_STALE', `the plan would make the original VM, but ${presence}; plan again`, {
+    retryable: true,
+    facts: { vmUuid: plan.vm.uuid },
+  });
+}
+
+async function readMetadata(repository: Repository, plan: RestorePlan, options: CallOptions): Promise<VmMetadata> {
+  return parseVmMetadata(await repository.readMetadata(plan.point, options), `${plan.point.point}.metadata.json`);
+}
+
+/** Marks where the VM came from, puts back what an import drops, and gives it its name last. */
+async function finishVm(
+  host: Host,
+  repository: Repository,
+  plan: RestorePlan,
+  metadata: VmMetadata,
+  vmRef: string,
+): Promise<string> {
+  const vm = await host.getRecord('VM', vmRef);
+  const origin = { vmUuid: plan.vm.uuid, repositoryId: repository.id, point: plan.point.point };
+  await writeMark(host, 'VM', vmRef, RESTORED_FROM_KEY, { uuid: vm.uuid, ...origin });
+  await removeMark(host, 'VM', vmRef, OWNER_KEY);
+  const blocked = metadata.VM['blocked_operations'];
+  if (typeof blocked === 'object' && blocked !== null && Object.keys(blocked).length > 0) {
+    await host.call('VM.set_blocked_operations', vmRef, blocked); // VM.create and imports drop it
+  }
+  if (vm.is_a_template) await host.call('VM.set_is_a_template', vmRef, false);
+  await host.call('VM.set_name_label', vmRef, plan.name);
+  return vm.uuid;
+}

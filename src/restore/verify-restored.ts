@@ -1,0 +1,68 @@
+import { isZero } from '../bytes/index.ts';
+import { BackupError, type CallOptions } from '../core/index.ts';
+import type { Disk } from '../disk/index.ts';
+import type { Host } from '../host/index.ts';
+import type { PointId, Repository } from '../store/index.ts';
+
+export interface VerifyRestoredOptions extends CallOptions {
+  readonly point: PointId;
+  /** The restored disks: source disk's uuid to the restored one's, as `restoreVm` gives them. */
+  readonly disks: Readonly<Record<string, string>>;
+  /** Bytes read back so far. */
+  readonly onRead?: ((vdiUuid: string, bytes: number) => void) | undefined;
+}
+
+/** One disk, read back. */
+export interface VerifiedDisk {
+  readonly vdiUuid: string;
+  readonly restoredUuid: string;
+  readonly equal: boolean;
+  /** Offset of the first byte that differs. */
+  readonly firstDifference?: number | undefined;
+}
+
+/**
+ * Reads restored disks back from the host, whole, and compares every byte with the point. The VM must not have been
+ * started since. Storage may round a disk up: what lies behind the original's end must be zeros.
+ */
+export async function verifyRestored(
+  host: Host,
+  repository: Repository,
+  options: VerifyRestoredOptions,
+): Promise<VerifiedDisk[]> {
+  const results: VerifiedDisk[] = [];
+  for (const [vdiUuid, restoredUuid] of Object.entries(options.disks)) {
+    await using expected = await repository.openDisk(options.point, vdiUuid, options);
+    await using transfer = await host.exportDisk(restoredUuid, { format: 'raw', signal: options.signal });
+    const firstDifference = await compareStream(expected, transfer.chunks, (bytes) => options.onRead?.(vdiUuid, bytes));
+    results.push({ vdiUuid, restoredUuid, equal: firstDifference === undefined, firstDifference });
+  }
+  return results;
+}
+
+/** Offset of the first byte where a raw stream differs from a disk that it may be longer than, in zeros. */
+async function compareStream(
+  disk: Disk,
+  chunks: AsyncIterable<Uint8Array>,
+  onRead: (bytes: number) => void,
+): Promise<number | undefined> {
+  let at = 0;
+  let difference: number | undefined;
+  for await (const chunk of chunks) {
+    difference ??= await differenceAt(disk, chunk, at); // read on after a difference: the host's verdict comes last
+    at += chunk.byteLength;
+    onRead(at);
+  }
+  if (at >= disk.size) return difference;
+  throw new BackupError('STREAM_LENGTH', `the restored disk gave ${at} bytes, the point has ${disk.size}`);
+}
+
+async function differenceAt(disk: Disk, chunk: Uint8Array, at: number): Promise<number | undefined> {
+  const inside = Math.max(Math.min(chunk.byteLength, disk.size - at), 0);
+  const expected = new Uint8Array(inside);
+  if (inside > 0) await disk.readInto(expected, at);
+  const head = chunk.subarray(0, inside);
+  if (Buffer.compare(expected, head) !== 0) return at + head.findIndex((byte, index) => byte !== expected[index]);
+  const tail = chunk.subarray(inside);
+  return isZero(tail) ? undefined : at + inside + tail.findIndex((byte) => byte !== 0);
+}
