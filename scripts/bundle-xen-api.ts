@@ -10,6 +10,9 @@ import type { Plugin as VitePlugin } from 'vite';
 
 const replacement = (name: string) => fileURLToPath(new URL(`../src/host/replacements/${name}.ts`, import.meta.url));
 
+/** A name rather than a path: the source maps that we ship quote it. */
+const QUIET_CONSOLE = '#quiet-console';
+
 /** What `xen-api` imports, and what it gets. */
 export const replacements: ReadonlyMap<string, string> = new Map([
   ['xo-collection', replacement('collection')],
@@ -21,6 +24,7 @@ export const replacements: ReadonlyMap<string, string> = new Map([
   ['@vates/json-hash', replacement('no-hash')],
   ['@xen-orchestra/log', replacement('no-log')],
   ['./transports/index.mjs', replacement('transports')],
+  [QUIET_CONSOLE, replacement('console')],
 ]);
 
 const MAIN = ['node_modules', 'xen-api', 'index.mjs'].join(sep);
@@ -29,7 +33,7 @@ const isXenApi = (importer: string | undefined) => importer?.replace(/\?.*$/, ''
 
 /** Gives `xen-api` a console that prints only when asked, and redacts. */
 function withQuietConsole(source: string): string {
-  return `import { console } from ${JSON.stringify(replacement('console'))};\n${source}`;
+  return `import { console } from '${QUIET_CONSOLE}';\n${source}`;
 }
 
 /** For tsup. */

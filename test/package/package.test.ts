@@ -1,0 +1,118 @@
+import { execFile } from 'node:child_process';
+import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { beforeAll, describe, expect, test } from 'vitest';
+import { type InstalledPackage, installedPackage } from '../support/installed-package.ts';
+import { tempDir } from '../support/temp-dir.ts';
+
+const run = promisify(execFile);
+const top = fileURLToPath(new URL('../..', import.meta.url));
+const KIB = 1024;
+
+let installed: InstalledPackage;
+let specifiers: string[];
+
+beforeAll(async () => {
+  installed = await installedPackage();
+  const { exports } = JSON.parse(await readFile(join(top, 'package.json'), 'utf8')) as { exports: object };
+  specifiers = Object.keys(exports)
+    .filter((path) => path !== './package.json')
+    .map((path) => `xen-backup-sdk${path.slice(1)}`);
+}, 300_000);
+
+/** Runs a script inside the user's folder, on the Node that runs this test, and gives what it printed. */
+async function inApp(script: string, type: 'module' | 'commonjs' = 'module'): Promise<string> {
+  const env = { PATH: process.env['PATH'] };
+  const { stdout, stderr } = await run(process.execPath, [`--input-type=${type}`, '--eval', script], {
+    cwd: installed.app,
+    env,
+  });
+  expect(stderr).toBe('');
+  return stdout;
+}
+
+describe('the tarball', () => {
+  test('holds these files and no others', () => {
+    const paths = installed.files.map(({ path }) => path);
+    const entries = specifiers.map((name) => name.split('/')[1] ?? 'index');
+    const named = [
+      ...['CHANGELOG.md', 'LICENSE', 'NOTICE', 'README.md', 'package.json'],
+      ...entries.flatMap((name) => [`dist/${name}.js`, `dist/${name}.js.map`, `dist/${name}.d.ts`]),
+    ];
+    const shared = /^dist\/(?:(?:chunk|[a-z-]+)-[\w-]{8}\.js(?:\.map)?|[a-z-]+-[\w-]{8}\.d\.ts)$/;
+    expect(named.filter((path) => !paths.includes(path))).toEqual([]);
+    expect(paths.filter((path) => !named.includes(path) && !shared.test(path))).toEqual([]);
+  });
+
+  test('is no larger than it needs to be', () => {
+    expect(installed.packedSize).toBeLessThan(1536 * KIB);
+    expect(installed.unpackedSize).toBeLessThan(6144 * KIB);
+  });
+
+  test('does not tell where it was built', async () => {
+    for (const { path } of installed.files) {
+      const text = await readFile(join(installed.app, 'node_modules', 'xen-backup-sdk', path), 'utf8');
+      expect(text.includes(top) || text.includes(installed.app), path).toBe(false);
+    }
+  });
+});
+
+describe('installed', () => {
+  test('every sub-path can be imported, and required from CommonJS', async () => {
+    const list = JSON.stringify(specifiers);
+    const imported = await inApp(
+      `for (const s of ${list}) console.log(s, Object.keys(await import(s)).sort().join());`,
+    );
+    const required = await inApp(
+      `for (const s of ${list}) console.log(s, Object.keys(require(s)).sort().join());`,
+      'commonjs',
+    );
+    expect(imported.trimEnd().split('\n')).toHaveLength(specifiers.length);
+    expect(imported).not.toMatch(/ $/m); // a sub-path that exports nothing
+    expect(required.replaceAll('module.exports,', '')).toBe(imported);
+  });
+
+  test('an error thrown by one sub-path is an instance of the class of another', async () => {
+    const printed = await inApp(`
+      import { BackupError, FormatError } from 'xen-backup-sdk';
+      import { ChangedBlocks } from 'xen-backup-sdk/cbt';
+      import { NbdError } from 'xen-backup-sdk/nbd';
+      import { memoryStore, openRepository } from 'xen-backup-sdk/store';
+      const { prototype } = NbdError;
+      console.log(prototype instanceof BackupError);
+      try { ChangedBlocks.fromBase64('AAAA', { diskSize: 65536 }); } catch (error) { console.log(error instanceof FormatError, error.code); }
+      try { await openRepository(memoryStore(), { create: false }); } catch (error) { console.log(error instanceof BackupError, error.code); }
+    `);
+    expect(printed.trimEnd().split('\n')).toEqual([
+      'true',
+      expect.stringMatching(/^true CBT_/),
+      'true REPOSITORY_MISSING',
+    ]);
+  });
+
+  test('its declarations satisfy the compiler in a strict program that checks libraries, too', async () => {
+    const app = await tempDir();
+    await mkdir(join(app, 'node_modules'));
+    await symlink(
+      join(installed.app, 'node_modules', 'xen-backup-sdk'),
+      join(app, 'node_modules', 'xen-backup-sdk'),
+      'junction',
+    );
+    await symlink(join(top, 'node_modules', '@types'), join(app, 'node_modules', '@types'), 'junction');
+    await writeFile(
+      join(app, 'main.mts'),
+      specifiers.map((name, at) => `export * as n${at} from '${name}';\n`).join(''),
+    );
+    const compilerOptions = {
+      ...{ strict: true, exactOptionalPropertyTypes: true, skipLibCheck: false, noEmit: true },
+      ...{ module: 'NodeNext', target: 'ES2024', lib: ['ES2024', 'ESNext.Disposable'], types: ['node'] },
+    };
+    await writeFile(join(app, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: ['main.mts'] }));
+    const { stdout } = await run(process.execPath, [join(top, 'node_modules/typescript/bin/tsc'), '-p', app]).catch(
+      (error: { stdout: string }) => error,
+    );
+    expect(stdout).toBe('');
+  }, 60_000);
+});
