@@ -38,14 +38,23 @@ export function memorySource(bytes: Uint8Array): ByteSource {
 }
 
 /**
- * A file as a source, opened for reading. Its size is taken once, when it is opened; a file that shrinks later gives
- * `BYTES_FILE_SHORT`.
+ * A regular file as a source, opened for reading. Its size is taken once, when it is opened; a file that shrinks later
+ * gives `BYTES_FILE_SHORT`. A directory or a device is `BYTES_NOT_A_FILE`: a device tells no size.
  */
 export async function openFileSource(path: string): Promise<ByteSource> {
   const handle = await open(path, constants.O_RDONLY);
   try {
-    const { size } = await handle.stat();
-    return fileSource(handle, size, path);
+    const stats = await handle.stat();
+    if (!stats.isFile()) {
+      throw new FormatError('BYTES_NOT_A_FILE', {
+        what: 'file',
+        offset: 0,
+        expected: 'a regular file',
+        actual: stats.isDirectory() ? 'a directory' : 'a device, pipe or socket, whose size cannot be told',
+        file: path,
+      });
+    }
+    return fileSource(handle, stats.size, path);
   } catch (error) {
     await handle.close();
     throw error;

@@ -20,6 +20,7 @@ export interface Struct<T> {
   readonly size: number;
   /** `base`: where in the file these bytes start, for error messages. */
   decode(bytes: Uint8Array, base?: number): T;
+  /** @throws RangeError where a value does not fit its field: nothing is cut or wrapped around. */
   encode(value: T): Uint8Array;
 }
 
@@ -45,54 +46,75 @@ export function struct<F extends Fields>(name: string, size: number, fields: F):
     encode(value) {
       const bytes = new Uint8Array(size);
       const view = new DataView(bytes.buffer);
-      for (const { key, field, at } of slots) field.write(view, at, value[key]);
+      for (const { key, field, at } of slots) {
+        try {
+          field.write(view, at, value[key]);
+        } catch (cause) {
+          throw new RangeError(`${name}, ${key}: ${cause instanceof Error ? cause.message : cause}`, { cause });
+        }
+      }
       return bytes;
     },
   };
 }
 
-/** Unsigned, big-endian. */
+/** A DataView wraps a number that does not fit around without a word: 2^32 would become 0. */
+function inRange(value: number, max: number): number {
+  if (!Number.isInteger(value) || value < 0 || value > max) {
+    throw new RangeError(`${value} is no whole number from 0 to ${max}`);
+  }
+  return value;
+}
+
+/** Unsigned. */
 export const u8: Field<number> = {
   size: 1,
   read: (view, at) => view.getUint8(at),
-  write: (view, at, value) => view.setUint8(at, value),
+  write: (view, at, value) => view.setUint8(at, inRange(value, 0xff)),
 };
 
 /** Unsigned, big-endian. */
 export const u16: Field<number> = {
   size: 2,
   read: (view, at) => view.getUint16(at),
-  write: (view, at, value) => view.setUint16(at, value),
+  write: (view, at, value) => view.setUint16(at, inRange(value, 0xffff)),
 };
 
 /** Unsigned, big-endian. */
 export const u32: Field<number> = {
   size: 4,
   read: (view, at) => view.getUint32(at),
-  write: (view, at, value) => view.setUint32(at, value),
+  write: (view, at, value) => view.setUint32(at, inRange(value, 0xffffffff)),
 };
 
 /** Unsigned, big-endian, all 64 bits: for values that are no size or offset. */
 export const u64: Field<bigint> = {
   size: 8,
   read: (view, at) => view.getBigUint64(at),
-  write: (view, at, value) => view.setBigUint64(at, value),
+  write(view, at, value) {
+    if (BigInt.asUintN(64, value) !== value) throw new RangeError(`${value} does not fit in 64 bits without a sign`);
+    view.setBigUint64(at, value);
+  },
 };
 
 /** A 64-bit size or offset as a number; more than 2^53 - 1 is refused. */
 export const size64: Field<number> = {
   size: 8,
   read: (view, at, base) => readSize64(view, at, base),
-  write: (view, at, value) => view.setBigUint64(at, BigInt(value)),
+  write: (view, at, value) => view.setBigUint64(at, BigInt(inRange(value, Number.MAX_SAFE_INTEGER))),
 };
 
-/** Text of fixed size, one byte a character, kept to the byte (NULs and trailing spaces, too). */
+/**
+ * Text of fixed size, one byte a character (U+0000 to U+00FF), kept to the byte (NULs and trailing spaces, too). Shorter
+ * text is filled up with NULs.
+ */
 export function ascii(size: number): Field<string> {
   return {
     size,
     read: (view, at) => Buffer.from(view.buffer, view.byteOffset + at, size).toString('latin1'),
     write(view, at, value) {
       if (value.length > size) throw new RangeError(`"${value}" is longer than ${size} bytes`);
+      if (/[^\0-\xff]/.test(value)) throw new RangeError(`"${value}" has a character of more than one byte`);
       Buffer.from(view.buffer, view.byteOffset + at, size).write(value, 'latin1');
     },
   };
@@ -118,7 +140,7 @@ export function readSize64(view: DataView, at: number, base = 0): number {
       what: '64-bit size',
       offset: base + at,
       expected: `at most ${Number.MAX_SAFE_INTEGER}`,
-      actual: value,
+      actual: String(value),
     });
   }
   return Number(value);

@@ -15,7 +15,7 @@ export function isZero(bytes: Uint8Array): boolean {
   return true;
 }
 
-/** Calls back with zeros of `length` bytes in pieces of at most 1 MiB, all views of one block: never write to them. */
+/** Zeros of `length` bytes, in pieces of at most 1 MiB, all views of one block: never write to them. */
 export function* zeroes(length: number): Generator<Uint8Array, void> {
   for (let left = length; left > 0; left -= ZEROES.byteLength) {
     yield ZEROES.subarray(0, Math.min(left, ZEROES.byteLength));
