@@ -1,4 +1,5 @@
-import { BackupError, type CallOptions, type Clock, createLog, systemClock } from '../core/index.ts';
+import { type CallOptions, type Clock, createLog, HostError, systemClock } from '../core/index.ts';
+import { exportDisk, exportMetadata, importDisk, importMetadata } from './disk-transfers.ts';
 import type { Host } from './host.ts';
 import { toBackupError } from './host-errors.ts';
 import { getVm, listDisks, listVms, readFacts } from './inventory.ts';
@@ -10,8 +11,10 @@ import { createRpc, parseTarget } from './rpc.ts';
 import { createSession } from './session.ts';
 import { createTasks } from './tasks.ts';
 import { type HostTimeouts, resolveTimeouts } from './timeouts.ts';
+import type { TransferContext } from './transfer.ts';
 import { createTrust, type TlsTrust } from './trust.ts';
 import { createXapiClient, type XapiClient } from './xapi-client.ts';
+import { SESSION_OVER } from './xapi-codes.ts';
 
 const log = createLog('host');
 
@@ -55,6 +58,8 @@ export async function connectHost(options: ConnectHostOptions): Promise<Host> {
   const timeouts = resolveTimeouts(options.timeouts);
   const rpc = createRpc({ trust, timeouts, limits: options.limits, originator });
   const gates = hostGates(target.host, options.limits);
+  const closing = new AbortController();
+  const running = new Set<() => Promise<void>>();
   const label = target.port === 443 ? target.host : `${target.host}:${target.port}`;
 
   const own = options.client === undefined;
@@ -62,6 +67,8 @@ export async function connectHost(options: ConnectHostOptions): Promise<Host> {
   const session = createSession(client, label);
 
   async function disconnect(): Promise<void> {
+    closing.abort(new HostError(SESSION_OVER, [], `${label}: the connection was closed`));
+    await Promise.all([...running].map((finish) => finish()));
     session.end();
     if (own) {
       await client.disconnect(); // sends the logout, and does not wait
@@ -77,6 +84,10 @@ export async function connectHost(options: ConnectHostOptions): Promise<Host> {
     const tasks = createTasks(session, timeouts, clock);
     const records = createRecordReader(session);
     const facts = await readFacts(records);
+    const context: TransferContext = {
+      ...{ session, tasks, records, trust, timeouts, gates, target, running },
+      closing: closing.signal,
+    };
     signal?.throwIfAborted();
     log.debug('connected', { label, ...facts });
 
@@ -99,10 +110,10 @@ export async function connectHost(options: ConnectHostOptions): Promise<Host> {
       listNetworks: () => listNetworks(records),
       enableNbd: (network) => enableNbd(session, records, network),
       disableNbd: (network) => disableNbd(session, records, network),
-      exportDisk: notYet,
-      importDisk: notYet,
-      exportMetadata: notYet,
-      importMetadata: notYet,
+      exportDisk: (vdi, options) => exportDisk(context, vdi, options),
+      importDisk: (vdi, stream, options) => importDisk(context, vdi, stream, options),
+      exportMetadata: (vm, options) => exportMetadata(context, vm, options),
+      importMetadata: (archive, options) => importMetadata(context, archive, options),
       openNbd: notYet,
       async listChangedBlocks(from, to, callOptions) {
         const [older, newer] = await Promise.all([records.ref('VDI', from), records.get('VDI', to)]);
@@ -121,8 +132,7 @@ export async function connectHost(options: ConnectHostOptions): Promise<Host> {
   }
 
   async function notYet(): Promise<never> {
-    void gates;
-    throw new BackupError('HOST_NOT_SUPPORTED', 'not yet');
+    throw new HostError('NOT_YET', [], 'not yet');
   }
 }
 

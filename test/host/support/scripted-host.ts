@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import { createServer } from 'node:https';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { type ConnectHostOptions, connectHost, type Host } from '../../../src/host/index.ts';
 import { selfSigned, type TestCertificate } from './certificate.ts';
@@ -31,6 +31,8 @@ export type Handler = (request: {
   readonly message: IncomingMessage;
   readonly socket: TLSSocket;
   readonly task: ScriptedTask | undefined;
+  /** Cuts the connection with a TCP reset. */
+  readonly reset: () => void;
 }) => void | Promise<void>;
 
 export interface ScriptedHost extends AsyncDisposable {
@@ -70,6 +72,7 @@ export async function scriptedHost(given?: TestCertificate): Promise<ScriptedHos
   const tasks = new Map<string, ScriptedTask>();
   const sockets = new Set<TLSSocket>();
   const waiting = new Set<() => void>();
+  const rawSockets = new Map<number, Socket>();
   const password = 'correct horse';
   let taskSerial = 0;
 
@@ -164,7 +167,8 @@ export async function scriptedHost(given?: TestCertificate): Promise<ScriptedHos
     const handler = host.handlers?.[url.pathname];
     if (handler !== undefined) {
       const task = tasks.get(url.searchParams.get('task_id') ?? '');
-      void handler({ query: url.searchParams, message, socket: message.socket as TLSSocket, task });
+      const reset = () => void rawSockets.get(message.socket.remotePort ?? 0)?.resetAndDestroy();
+      void handler({ query: url.searchParams, message, socket: message.socket as TLSSocket, task, reset });
       return;
     }
     const chunks: Buffer[] = [];
@@ -186,6 +190,11 @@ export async function scriptedHost(given?: TestCertificate): Promise<ScriptedHos
       response.setHeader('content-type', 'application/json');
       response.end(JSON.stringify(body));
     });
+  });
+  server.on('connection', (socket: Socket) => {
+    const port = socket.remotePort ?? 0;
+    rawSockets.set(port, socket);
+    socket.on('error', () => {}).on('close', () => rawSockets.delete(port));
   });
   server.on('secureConnection', (socket: TLSSocket) => {
     sockets.add(socket);
