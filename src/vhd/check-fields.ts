@@ -76,7 +76,7 @@ export function checkHeaderOffset({ dataOffset }: VhdFooter, dataEnd: number): V
   const inside = dataOffset >= BigInt(FOOTER_SIZE) && dataOffset <= BigInt(dataEnd - HEADER_SIZE);
   if (inside && dataOffset % BigInt(SECTOR_SIZE) === 0n) return undefined;
   const limit = `a multiple of 512 from ${FOOTER_SIZE} to ${dataEnd - HEADER_SIZE}`;
-  return error('VHD_DATA_OFFSET', 'footer: data offset', 16, limit, dataOffset);
+  return error('VHD_DATA_OFFSET', 'footer: data offset', 16, limit, hex(dataOffset));
 }
 
 /** Faults of the bytes of a header that keep it from being decoded or believed. */

@@ -30,7 +30,7 @@ export function size64As(code: FormatErrorCode, what: string): Field<number> {
         what,
         offset: base + at,
         expected: `at most ${Number.MAX_SAFE_INTEGER}`,
-        actual: value,
+        actual: `${value}`, // findings are plain data, and JSON knows no bigint
       });
     },
     write: (view, at, value) => view.setBigUint64(at, BigInt(value)),

@@ -50,7 +50,7 @@ test('a chain by vhd-util reads as libvhd reads it', async () => {
   ]);
 });
 
-test('sectors come from the newest file that marks them; a grown part is zero', async () => {
+test('row 60, a child larger than its parent: sectors come from the newest file that marks them; a grown part is zero', async () => {
   const dir = await folder({ 'base.vhd': base, 'child.vhd': child('base.vhd') });
   await using chain = await openVhdChain(join(dir, 'child.vhd'));
   const expected = new Uint8Array(4 * MIB);
@@ -116,13 +116,13 @@ describe('the parent is refused', () => {
   });
 
   test.each([
-    ['VHD_PARENT_MISSING', 'gone.vhd', {}],
-    ['VHD_PARENT_MISMATCH', 'base.vhd', { parentUuid: '99999999-2222-3333-4444-555555555555' }],
-    ['VHD_PARENT_LOOP', 'child.vhd', { parentUuid: CHILD_UUID }],
-    ['VHD_PARENT_REFUSED', '../base.vhd', {}],
-    ['VHD_PARENT_REFUSED', '/etc/hostname', {}],
-    ['VHD_PARENT_RAW', 'base.raw', { parentUuid: '00000000-0000-0000-0000-000000000000' }],
-  ])('with %s for "%s"', async (code, name, more) => {
+    ['56', 'VHD_PARENT_MISSING', 'gone.vhd', {}],
+    ['57', 'VHD_PARENT_MISMATCH', 'base.vhd', { parentUuid: '99999999-2222-3333-4444-555555555555' }],
+    ['58', 'VHD_PARENT_LOOP', 'child.vhd', { parentUuid: CHILD_UUID }],
+    ['59', 'VHD_PARENT_REFUSED', '../base.vhd', {}],
+    ['59', 'VHD_PARENT_REFUSED', '/etc/hostname', {}],
+    ['49', 'VHD_PARENT_RAW', 'base.raw', { parentUuid: '00000000-0000-0000-0000-000000000000' }],
+  ])('row %s, with %s for "%s"', async (_, code, name, more) => {
     const dir = await folder({ 'base.vhd': base, 'child.vhd': child(name, more) });
     const error = await rejection(openVhdChain(join(dir, 'child.vhd')), code);
     expect(error.message).toContain(join(dir, 'child.vhd'));
@@ -130,7 +130,7 @@ describe('the parent is refused', () => {
     expect(layer.kind).toBe('differencing');
   });
 
-  test('in a loop of two', async () => {
+  test('row 58, in a loop of two', async () => {
     const dir = await folder({
       'a.vhd': child('b.vhd', { uuid: ROOT_UUID, parentUuid: CHILD_UUID }),
       'b.vhd': child('a.vhd'),
