@@ -33,12 +33,18 @@ export function assertPlugged({ world }: Pick<Simulation, 'world'>, srRef: strin
   }
 }
 
+/** What the control domain holds, and when it will have let go. */
+export interface ControlDomainAttachment extends Attachment {
+  /** Resolves when the record has gone, some time after `detach`. */
+  readonly gone: Promise<void>;
+}
+
 /** Gives a disk to the control domain, as transfers and NBD connections do. */
 export async function attachToControlDomain(
   simulation: Simulation,
   vdiRef: string,
   mode: 'RO' | 'RW',
-): Promise<Attachment> {
+): Promise<ControlDomainAttachment> {
   const { world, refs, timing } = simulation;
   const busy = world.faults.take('vdi-in-use', fitsAttach(world.getObject('VDI', vdiRef).uuid, vdiRef));
   if (busy !== undefined) throw new XapiFailure('VDI_IN_USE', [vdiRef, 'attach']);
@@ -58,17 +64,23 @@ export async function attachToControlDomain(
     other_config: {},
   });
   let detached = false;
+  const gone = Promise.withResolvers<void>();
   const detach = async () => {
     if (detached) return;
     detached = true;
     simulation.inBackground(async (closing) => {
-      await world.clock.sleep(timing.settleMs, { signal: closing });
-      if (world.findObject('VBD', vbdRef) === undefined) return;
-      world.updateObject('VBD', vbdRef, { currently_attached: false });
-      world.removeObject('VBD', vbdRef);
+      try {
+        await world.clock.sleep(timing.settleMs, { signal: closing });
+      } finally {
+        if (world.findObject('VBD', vbdRef) !== undefined) {
+          world.updateObject('VBD', vbdRef, { currently_attached: false });
+          world.removeObject('VBD', vbdRef);
+        }
+        gone.resolve();
+      }
     });
   };
-  return { vbdRef, vdiRef, image, detach, [Symbol.asyncDispose]: detach };
+  return { vbdRef, vdiRef, image, detach, gone: gone.promise, [Symbol.asyncDispose]: detach };
 }
 
 /** Does a `vdi-in-use` fault speak of attaching this disk? */

@@ -1,8 +1,12 @@
 import type { MethodTable } from './method.ts';
+import { deviceMethods } from './methods-devices.ts';
 import { eventMethods } from './methods-event.ts';
 import { genericMethods } from './methods-generic.ts';
+import { infrastructureMethods } from './methods-infrastructure.ts';
 import { sessionMethods } from './methods-session.ts';
 import { taskMethods } from './methods-task.ts';
+import { vdiMethods } from './methods-vdi.ts';
+import { vmMethods } from './methods-vm.ts';
 
 /** Every method of the simulated host. Later tables replace what earlier ones have under the same name. */
 export function allMethods(): MethodTable {
@@ -11,6 +15,10 @@ export function allMethods(): MethodTable {
     ...sessionMethods(() => Object.keys(table)),
     ...taskMethods,
     ...eventMethods,
+    ...infrastructureMethods,
+    ...vmMethods,
+    ...deviceMethods,
+    ...vdiMethods,
   };
   return table;
 }

@@ -1,3 +1,4 @@
+import type { ChangeChains } from './change-chains.ts';
 import type { RequestLog } from './request-log.ts';
 import type { Sessions } from './sessions.ts';
 import type { Tasks } from './tasks.ts';
@@ -43,6 +44,7 @@ export interface Simulation {
   readonly world: World;
   readonly sessions: Sessions;
   readonly tasks: Tasks;
+  readonly chains: ChangeChains;
   readonly timing: Timing;
   readonly identity: HostIdentity;
   readonly refs: PoolRefs;

@@ -3,19 +3,22 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '../core/index.ts';
+import { createChangeChains } from './change-chains.ts';
+import { createVm, type MadeVm, type NewVm } from './create-vm.ts';
 import { createFaults, type FaultName, type FaultOptions, type FaultTimes } from './faults.ts';
 import { handlers } from './handlers.ts';
 import { listen } from './http-server.ts';
 import { createImageStore } from './images.ts';
 import { answerCall, parseCall } from './json-rpc.ts';
 import { allMethods } from './methods.ts';
+import { startNbdServer } from './nbd-service.ts';
 import { setUpPool } from './pool-setup.ts';
 import { type ProfileName, profiles } from './profiles.ts';
 import { createRequestLog, type RequestLog } from './request-log.ts';
 import { createDispatch } from './rpc.ts';
 import { makeSelfSigned } from './self-signed.ts';
 import { createSessions } from './sessions.ts';
-import type { NbdEndpoint, Simulation, Timing } from './simulation.ts';
+import type { NbdEndpoint, PoolRefs, Simulation, Timing } from './simulation.ts';
 import { createTasks } from './tasks.ts';
 import { createTransfers } from './transfer.ts';
 import type { World } from './world.ts';
@@ -53,6 +56,18 @@ export interface Simulator extends AsyncDisposable {
   readonly log: RequestLog;
   /** The pool's state, for tests that must reach behind the API. */
   readonly world: World;
+  /** Makes a machine with disks behind the API, as its user would have made it. */
+  createVm(options?: NewVm): Promise<MadeVm>;
+  /**
+   * Writes as the guest would.
+   * @param object - reference or uuid of a VDI, or of a VM with `device` naming one of its disks
+   * @param offset - in bytes
+   */
+  writeDisk(object: string, device: string | undefined, offset: number, bytes: Uint8Array): Promise<void>;
+  /** SHA-256 of a VDI (reference or uuid), lower-case hex. */
+  hashDisk(vdi: string): Promise<string>;
+  /** The objects that every pool has. */
+  readonly refs: PoolRefs;
   /** Makes something go wrong; the function returned takes it back. */
   fault<N extends FaultName>(name: N, options: FaultOptions[N] & FaultTimes): () => void;
   /** Ends every connection, and removes all files. */
@@ -82,7 +97,8 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     notAfter: clock.now() + 10 * YEAR_MS,
   });
   const faults = createFaults();
-  const world = createWorld({ profile, clock, faults, directory, images: createImageStore(imageDirectory) });
+  const images = createImageStore(imageDirectory);
+  const world = createWorld({ profile, clock, faults, directory, images });
   const refs = setUpPool(world, { address: ADDRESS, hostname: HOSTNAME });
   const log = createRequestLog(() => clock.now());
   const closing = new AbortController();
@@ -94,6 +110,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     world,
     sessions: createSessions(world, { username, password }, () => refs.host),
     tasks: createTasks(world, () => refs.host),
+    chains: createChangeChains(),
     timing,
     identity: { address: ADDRESS, hostname: HOSTNAME, certificate: identityFiles.certificate },
     refs,
@@ -128,11 +145,16 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     report: (error) => failures.push(error),
   });
 
+  const nbdServer = await startNbdServer(simulation, identityFiles, log);
+  nbd = { address: ADDRESS, port: nbdServer.port };
+
   let closed: Promise<void> | undefined;
   async function shutDown(): Promise<void> {
     closing.abort(new Error('the simulator closes'));
     await server.close();
+    await nbdServer.close();
     await Promise.all(background);
+    await images.close();
     await rm(directory, { recursive: true, force: true });
     if (failures.length > 0) throw new AggregateError(failures, 'the simulator failed in the background');
   }
@@ -148,10 +170,25 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     fingerprint256: new X509Certificate(identityFiles.certificate).fingerprint256,
     log,
     world,
+    refs,
+    createVm: (vm) => createVm(simulation, images, vm),
+    async writeDisk(object, device, offset, bytes) {
+      await world.image(findDisk(world, object, device)).write(bytes, offset);
+    },
+    hashDisk: (vdi) => world.image(findDisk(world, vdi, undefined)).hash(),
     fault: (name, faultOptions) => faults.arm(name, faultOptions),
     close,
     [Symbol.asyncDispose]: close,
   };
+}
+
+/** A disk by itself, or by its machine and position. */
+function findDisk(world: World, object: string, device: string | undefined): string {
+  if (device === undefined) return world.refByRefOrUuid('VDI', object);
+  const { VBDs } = world.getObject('VM', world.refByRefOrUuid('VM', object));
+  const found = VBDs.map((vbd) => world.getObject('VBD', vbd)).find(({ userdevice }) => userdevice === device);
+  if (found === undefined) throw new RangeError(`${object} has no disk at position ${device}`);
+  return found.VDI;
 }
 
 /** Parameters as the log may show them: no session, no password. */

@@ -73,6 +73,7 @@ export function createWorld({ images, ...options }: WorldOptions): World {
 
   const world: World = {
     ...options,
+    tpmContents: new Map(),
     get generation() {
       return generation;
     },

@@ -70,6 +70,9 @@ export interface World {
   /** A new disk content of zeros, as `VDI.create` makes one; `size` in bytes. */
   createImage(size: number): Promise<Image>;
 
+  /** The state of virtual TPMs (base64 text) by their reference; one that was never used has none. */
+  readonly tpmContents: Map<string, string>;
+
   /** Counts every change; a newer object has a higher number. */
   readonly generation: number;
   /** Changes since a generation number, for `event.from`. */

@@ -1,0 +1,95 @@
+import { attachedVbds } from './attach.ts';
+import type { Simulation } from './simulation.ts';
+import { collectGarbage, parentOf } from './storage-tree.ts';
+import { assertVdiOperation } from './vdi-checks.ts';
+import { XapiFailure } from './world.ts';
+
+/** What the host says in place of a content id once the data has gone. */
+const NO_CONTENT = '/No content: this is a cbt_metadata VDI/';
+
+/** `VDI.enable_cbt` and `VDI.disable_cbt`: nothing happens if it is so already. */
+export function setChangeTracking(simulation: Simulation, vdiRef: string, wanted: boolean): void {
+  const { world, chains } = simulation;
+  const vdi = world.getObject('VDI', vdiRef);
+  const restrictions = world.getObject('pool', simulation.refs.pool).restrictions;
+  if (wanted && restrictions['restrict_cbt'] !== 'false') throw new XapiFailure('LICENCE_RESTRICTION', ['CBT']);
+  assertVdiOperation(simulation, vdiRef, wanted ? 'enable_cbt' : 'disable_cbt');
+  if (vdi.type !== 'user' && vdi.type !== 'system') {
+    throw new XapiFailure('VDI_INCOMPATIBLE_TYPE', [vdiRef, vdi.type]);
+  }
+  if (vdi.is_a_snapshot) {
+    throw new XapiFailure('OPERATION_NOT_ALLOWED', ['VDI is a snapshot: changed block tracking cannot be changed']);
+  }
+  if (vdi.sm_config['type'] === 'raw') {
+    throw new XapiFailure('SR_BACKEND_FAILURE_66', ['', 'The VDI is raw: it cannot be tracked', '']);
+  }
+  if (vdi.cbt_enabled === wanted) return;
+  if (wanted) {
+    world.image(vdiRef).startTracking();
+    chains.begin(vdi.uuid);
+  } else {
+    world.findImage(vdiRef)?.stopTracking();
+    chains.end(vdi.uuid);
+  }
+  world.updateObject('VDI', vdiRef, { cbt_enabled: wanted });
+}
+
+/** `VDI.list_changed_blocks`: the bitmap, most significant bit first. */
+export function changedBlocks(simulation: Simulation, fromRef: string, toRef: string): Uint8Array {
+  const { world, chains } = simulation;
+  assertVdiOperation(simulation, fromRef, 'list_changed_blocks');
+  assertVdiOperation(simulation, toRef, 'list_changed_blocks');
+  const [from, to] = [world.getObject('VDI', fromRef), world.getObject('VDI', toRef)];
+  if (!to.is_a_snapshot && attachedVbds(simulation, toRef).length > 0) {
+    throw new XapiFailure('VDI_IN_USE', [toRef, 'list_changed_blocks']);
+  }
+  const image = world.findImage(toRef);
+  const live = !to.is_a_snapshot && image?.tracking ? { size: image.size, bits: image.readChanges() } : undefined;
+  return chains.list(from.uuid, to.uuid, live);
+}
+
+/**
+ * `VDI.data_destroy`: the data of a snapshot goes, its change log stays. Waits for the snapshot's VBDs to go first,
+ * but not for long.
+ */
+export async function destroyData(simulation: Simulation, vdiRef: string, signal: AbortSignal): Promise<void> {
+  const { world, timing } = simulation;
+  const vdi = world.getObject('VDI', vdiRef);
+  if (!vdi.is_a_snapshot) {
+    throw new XapiFailure('OPERATION_NOT_ALLOWED', ['VDI is not a snapshot: its data cannot be destroyed']);
+  }
+  if (!vdi.cbt_enabled) throw new XapiFailure('VDI_NO_CBT_METADATA', [vdiRef]);
+  assertVdiOperation(simulation, vdiRef, 'data_destroy');
+  if (vdi.type === 'cbt_metadata') return;
+  await vbdsGone(simulation, vdiRef, AbortSignal.any([signal, AbortSignal.timeout(timing.dataDestroyWaitMs)]), signal);
+  const parent = parentOf(simulation, vdiRef);
+  const image = world.findImage(vdiRef);
+  world.setImage(vdiRef, undefined);
+  await image?.destroy();
+  const { 'vhd-parent': _parent, ...sm_config } = world.getObject('VDI', vdiRef).sm_config;
+  world.updateObject('VDI', vdiRef, {
+    type: 'cbt_metadata',
+    physical_utilisation: 0,
+    sm_config: { ...sm_config, content_id: NO_CONTENT },
+    allowed_operations: ['destroy', 'list_changed_blocks', 'forget', 'update'],
+  });
+  collectGarbage(simulation, parent);
+}
+
+/** Waits until no VBD names the disk: also a snapshot VM's VBD must have gone. */
+async function vbdsGone(
+  { world }: Simulation,
+  vdiRef: string,
+  deadline: AbortSignal,
+  signal: AbortSignal,
+): Promise<void> {
+  while (world.getObject('VDI', vdiRef).VBDs.length > 0) {
+    try {
+      await world.nextChange(world.generation, deadline);
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!deadline.aborted) throw error;
+      throw new XapiFailure('VDI_IN_USE', [vdiRef, 'data_destroy']);
+    }
+  }
+}
