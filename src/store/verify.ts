@@ -167,7 +167,15 @@ function report(known: ReadonlyMap<string, Found>, { id, damage }: Found): Point
   const dependents = [...known.values()]
     .filter((other) => other.id.vmUuid === id.vmUuid && basesBelow(known, other.id).has(id.point))
     .map((other) => other.id.point);
-  return { ...id, restorable: damage.length === 0 && brokenBases.length === 0, damage, brokenBases, dependents };
+  const { vmUuid, point } = id;
+  return {
+    vmUuid,
+    point,
+    restorable: damage.length === 0 && brokenBases.length === 0,
+    damage,
+    brokenBases,
+    dependents,
+  };
 }
 
 /** All points that `id` builds on, directly or through others, itself not among them. */
