@@ -97,9 +97,7 @@ group('NBD client setup on the node', () => {
       expect(await importAll(moved)).toBe(await importAll(app));
       const shipped = join(moved, 'node_modules', 'xen-backup-sdk', 'dist');
       for (const name of (await readdir(shipped)).filter((file) => file.endsWith('.js'))) {
-        expect(await readFile(join(shipped, name), 'utf8'), name).not.toMatch(
-          /['"`]\/(?:dev\/nbd|opt|usr|root|home)\b/,
-        );
+        expect(await readFile(join(shipped, name), 'utf8'), name).not.toContain('/dev/nbd');
       }
     },
     { timeoutMs: 300_000 },
