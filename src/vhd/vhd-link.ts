@@ -1,7 +1,7 @@
 import { type ByteSource, readBytes } from '../bytes/index.ts';
 import type { CallOptions } from '../core/index.ts';
 import { NIL_UUID, roundUpToSector } from './constants.ts';
-import type { ParentLocator, VhdHeader } from './header.ts';
+import { NO_LOCATOR, type ParentLocator, type VhdHeader } from './header.ts';
 
 /** The longest locator text that is read, in bytes. */
 export const LONGEST_LOCATOR = 4096;
@@ -35,7 +35,7 @@ type Encoding = 'utf16le' | 'utf8';
 const ENCODINGS: Readonly<Record<string, Encoding>> = { W2ru: 'utf16le', W2ku: 'utf16le', MacX: 'utf8' };
 /** Locator codes that tools know; blktap and XAPI refuse a header with any other. */
 export const KNOWN_LOCATORS: ReadonlySet<string> = new Set([
-  '\0\0\0\0',
+  NO_LOCATOR,
   'W2ru',
   'W2ku',
   'MacX',
@@ -47,6 +47,15 @@ export const KNOWN_LOCATORS: ReadonlySet<string> = new Set([
 /** Does this locator's text lie within a file of `size` bytes, and is it short enough to be read? */
 export function liesWithin({ dataLength, dataOffset }: ParentLocator, size: number): boolean {
   return dataLength <= LONGEST_LOCATOR && dataOffset + BigInt(dataLength) <= BigInt(size);
+}
+
+/** Where the last of the texts ends that can be believed, rounded up to whole sectors; 0 without any. */
+export function locatorsEnd({ locators }: VhdHeader): number {
+  const ends = locators
+    .filter(({ code, dataLength }) => code !== NO_LOCATOR && dataLength > 0)
+    .filter((locator) => liesWithin(locator, Number.MAX_SAFE_INTEGER))
+    .map(({ dataOffset, dataLength }) => roundUpToSector(Number(dataOffset) + dataLength));
+  return Math.max(0, ...ends);
 }
 
 /** Reads all that a differencing VHD says about its parent. Locators that cannot be read are left out. */

@@ -23,6 +23,7 @@ import { nothingLike, readFooter } from './find-footer.ts';
 import { error, errorOf, throwFirstError, type VhdFinding } from './findings.ts';
 import type { VhdFooter } from './footer.ts';
 import { headerCodec, type VhdHeader } from './header.ts';
+import { locatorsEnd } from './vhd-link.ts';
 
 export interface ReadVhdStreamOptions extends CallOptions {
   /**
@@ -91,7 +92,8 @@ export async function readVhdStream(
     const head = await readHead(reader, options);
     const { footer, header, table, layout, fileOrder } = head;
     const last = fileOrder.at(-1);
-    const end = last === undefined ? layout.tableEnd : table[last]! * SECTOR_SIZE + layout.stride;
+    const blocksEnd = last === undefined ? 0 : table[last]! * SECTOR_SIZE + layout.stride;
+    const end = Math.max(layout.tableEnd, locatorsEnd(header), blocksEnd);
     return {
       footer,
       header,

@@ -124,7 +124,7 @@ const ROWS: readonly Row[] = [
   { row: '64 VHDX', bytes: () => padded('vhdxfile'), ...refused('VHD_NOT_VHD') },
   { row: '64b QCOW2', bytes: () => padded('QFI\xfb\0\0\0\x03'), ...refused('VHD_NOT_VHD') },
   { row: '64c VMDK', bytes: () => padded('KDMV'), ...refused('VHD_NOT_VHD') },
-  { row: '64d gzip', bytes: () => padded(gzipSync(Uint8Array.from(make())).subarray(0, 3000).toString('latin1')), ...refused('VHD_NOT_VHD') },
+  { row: '64d gzip', bytes: () => padded(gzipSync(Buffer.alloc(9)).toString('latin1')), ...refused('VHD_NOT_VHD') },
   { row: '64e tar', bytes: () => padded(`${'\0'.repeat(257)}ustar`), ...refused('VHD_NOT_VHD') },
 ];
 
@@ -135,7 +135,7 @@ function padded(text: string): Uint8Array {
 }
 
 /** A file of `tap` with a batmap that claims a full block 0, right behind the table. */
-function batmapped(checksum: number, bitmap = ALL): Uint8Array {
+function batmapped(checksum: number, bitmap: Uint8Array = ALL): Uint8Array {
   const bytes = make({
     creator: 'tap\0',
     creatorVersion: 0x10003,
