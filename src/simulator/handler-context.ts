@@ -118,7 +118,8 @@ async function* readBody(
 ): AsyncGenerator<Uint8Array, void> {
   let read = 0;
   try {
-    for await (const chunk of request) {
+    // A handler that stops reading must still be able to answer: the connection stays.
+    for await (const chunk of request.iterator({ destroyOnReturn: false })) {
       yield chunk as Uint8Array;
       read += (chunk as Uint8Array).byteLength;
       if (stall !== undefined && read >= stall.after) await untilAborted(signal);
