@@ -19,7 +19,7 @@ export async function* joinExtents(extents: AsyncIterable<Extent> | Iterable<Ext
       held = { offset: held.offset, length: held.length + extent.length, kind: held.kind };
     } else {
       if (held !== undefined) yield held;
-      held = extent;
+      held = { offset: extent.offset, length: extent.length, kind: extent.kind }; // and nothing else that it may carry
     }
   }
   if (held !== undefined) yield held;

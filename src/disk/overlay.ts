@@ -29,6 +29,7 @@ export function overlay(layers: readonly Disk[]): Disk {
     const cursors = layers.map((layer) => new ExtentCursor(layer, offset, end, options.signal));
     try {
       for (let at = offset; at < end; ) {
+        options.signal?.throwIfAborted();
         let kind: ExtentKind = 'absent';
         let until = end;
         let layer = cursors.length - 1;
@@ -103,6 +104,7 @@ class ExtentCursor {
     while (this.#extent === undefined || this.#extent.offset + this.#extent.length <= offset) {
       const next = await this.#iterator.next();
       if (next.done === true) throw new RangeError(`a layer's extents end before ${offset}, not at ${this.#layerEnd}`);
+      if (next.value.offset > offset) throw new RangeError(`a layer's extents say nothing about ${offset}`);
       this.#extent = next.value;
     }
     return cutExtent(this.#extent, offset, this.#layerEnd)!;

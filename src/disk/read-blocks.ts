@@ -25,22 +25,28 @@ export interface ReadBlocksOptions extends RangeOptions {
 
 /**
  * The data of a disk as a stream of blocks, ascending. A slow consumer slows the reads: between two blocks only the
- * read-ahead runs. Leaving the loop early, or an abort, cancels the reads under way.
+ * read-ahead runs. Leaving the loop early, an abort or a failed read cancels the reads under way and waits for their
+ * end; blocks before the one that failed are given first.
  */
 export async function* readBlocks(disk: Disk, options: ReadBlocksOptions = {}): AsyncGenerator<Block, void> {
-  const { readAhead = 4, signal } = options;
+  const { readAhead = 4, blockSize = DEFAULT_BLOCK_SIZE, signal } = options;
+  if (!Number.isSafeInteger(readAhead) || readAhead < 0) throw new RangeError(`read-ahead ${readAhead} is no count`);
+  if (!Number.isSafeInteger(blockSize) || blockSize <= 0) throw new RangeError(`block size ${blockSize} is no size`);
   const stop = new AbortController();
   const linked = anySignal(signal, stop.signal);
   const inFlight: Promise<Block>[] = [];
   try {
-    for await (const { offset, length } of pieces(disk, { ...options, signal: linked })) {
+    for await (const { offset, length } of pieces(disk, blockSize, { ...options, signal: linked })) {
       signal?.throwIfAborted();
       const pending = readBlock(disk, offset, length, linked);
       pending.catch(() => {}); // not swallowed: awaited below, in order; this keeps Node quiet until then
       inFlight.push(pending);
       if (inFlight.length > readAhead) yield await inFlight.shift()!;
     }
-    while (inFlight.length > 0) yield await inFlight.shift()!;
+    while (inFlight.length > 0) {
+      signal?.throwIfAborted();
+      yield await inFlight.shift()!;
+    }
   } finally {
     stop.abort();
     await Promise.allSettled(inFlight);
@@ -55,10 +61,9 @@ async function readBlock(disk: Disk, offset: number, length: number, signal: Abo
 
 async function* pieces(
   disk: Disk,
-  { blockSize = DEFAULT_BLOCK_SIZE, zeroes = 'skip', ...range }: ReadBlocksOptions,
+  blockSize: number,
+  { zeroes = 'skip', ...range }: ReadBlocksOptions,
 ): AsyncGenerator<{ offset: number; length: number }, void> {
-  if (!Number.isSafeInteger(blockSize) || blockSize <= 0)
-    throw new RangeError(`block size ${blockSize} is not positive`);
   for await (const extent of disk.extents(range)) {
     if (extent.kind === 'absent' || (extent.kind === 'zero' && zeroes === 'skip')) continue;
     const end = extent.offset + extent.length;

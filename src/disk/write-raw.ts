@@ -1,5 +1,6 @@
 import { type FileHandle, open, rm } from 'node:fs/promises';
-import { isZero } from '../bytes/index.ts';
+import { dirname } from 'node:path';
+import { assertRange, isZero } from '../bytes/index.ts';
 import type { CallOptions } from '../core/index.ts';
 import type { Block, BlockStream, Disk } from './disk.ts';
 import { readBlocks } from './read-blocks.ts';
@@ -12,42 +13,57 @@ export interface WriteRawOptions extends CallOptions {
    * @defaultValue the disk's size
    */
   readonly size?: number | undefined;
-  /** Called after each block with the bytes written and left out so far, as an offset into the disk. */
+  /** Called after each block with the offset up to which the disk is written, or left out because it is zero. */
   readonly onOffset?: ((offset: number) => void) | undefined;
 }
 
 /**
  * Writes a disk, or a stream of its blocks, as a raw image at `path`, which must not exist. The file is sparse: zeros
- * are left out in runs of 64 KiB. It is durable when this resolves, and removed when it rejects.
+ * are left out in runs of 64 KiB, counted from the start of the disk. It is durable when this resolves, name included,
+ * and removed when it rejects. A stream must ascend and not overlap: what is left out is never written over.
+ *
+ * Memory: the blocks of {@link readBlocks}, or the block at hand of a stream.
  *
  * @returns the bytes that were written, holes not counted.
  */
 export async function writeRaw(from: Disk | BlockStream, path: string, options: WriteRawOptions = {}): Promise<number> {
-  const blocks = isDisk(from) ? readBlocks(from, options) : from;
   const size = options.size ?? (isDisk(from) ? from.size : undefined);
   if (size === undefined) throw new TypeError('writeRaw: a stream of blocks needs `size`');
+  assertRange('writeRaw', size, 0, size);
+  options.signal?.throwIfAborted();
   const file = await open(path, 'wx');
   try {
-    let written = 0;
-    for await (const block of blocks) {
-      options.signal?.throwIfAborted();
-      if (block.offset + block.data.byteLength > size) {
-        throw new RangeError(
-          `writeRaw: a block of ${block.data.byteLength} bytes at ${block.offset} ends past ${size}`,
-        );
-      }
-      written += await writeSparse(file, block);
-      options.onOffset?.(block.offset + block.data.byteLength);
-    }
+    const written = await writeBlocks(file, isDisk(from) ? readBlocks(from, options) : from, size, options);
     await file.truncate(size);
     await file.sync();
+    await file.close();
+    await syncDirectory(dirname(path));
     return written;
   } catch (error) {
+    await Promise.allSettled([file.close()]); // `error` says what went wrong first
     await rm(path, { force: true });
     throw error;
-  } finally {
-    await file.close();
   }
+}
+
+async function writeBlocks(
+  file: FileHandle,
+  blocks: BlockStream,
+  size: number,
+  { signal, onOffset }: WriteRawOptions,
+): Promise<number> {
+  let written = 0;
+  let at = 0;
+  for await (const block of blocks) {
+    signal?.throwIfAborted();
+    assertRange('writeRaw', size, block.offset, block.data.byteLength);
+    if (block.offset < at)
+      throw new RangeError(`writeRaw: a block at ${block.offset} comes after one that ends at ${at}`);
+    written += await writeSparse(file, block);
+    at = block.offset + block.data.byteLength;
+    onOffset?.(at);
+  }
+  return written;
 }
 
 /** Writes the runs of a block that are not zero. */
@@ -55,24 +71,43 @@ async function writeSparse(file: FileHandle, { offset, data }: Block): Promise<n
   let written = 0;
   for (let start = 0; start < data.byteLength; ) {
     let end = start;
-    while (end < data.byteLength && !isZero(granule(data, end))) end += granule(data, end).byteLength;
-    if (end > start) {
-      await writeFully(file, data.subarray(start, end), offset + start);
-      written += end - start;
+    let next = nextEdge(offset, data, end);
+    while (end < data.byteLength && !isZero(data.subarray(end, next))) {
+      end = next;
+      next = nextEdge(offset, data, end);
     }
-    start = end + (end < data.byteLength ? granule(data, end).byteLength : 0);
+    if (end > start) await writeFully(file, data.subarray(start, end), offset + start);
+    written += end - start;
+    start = next;
   }
   return written;
 }
 
-function granule(data: Uint8Array, at: number): Uint8Array {
-  return data.subarray(at, at + GRANULE);
+/** Where in `data` the granule of the disk that holds `at` ends. */
+function nextEdge(offset: number, data: Uint8Array, at: number): number {
+  return Math.min(at + GRANULE - ((offset + at) % GRANULE), data.byteLength);
 }
 
 async function writeFully(file: FileHandle, data: Uint8Array, offset: number): Promise<void> {
   for (let done = 0; done < data.byteLength; ) {
     const { bytesWritten } = await file.write(data, done, data.byteLength - done, offset + done);
     done += bytesWritten;
+  }
+}
+
+/** What file systems say that cannot sync a directory: over a network, mostly. There the file's own sync has to do. */
+const CANNOT_SYNC_DIRECTORY: ReadonlySet<string | undefined> = new Set(['EINVAL', 'ENOTSUP']);
+
+/** Makes the names in a directory durable; Windows has no such call. */
+async function syncDirectory(path: string): Promise<void> {
+  if (process.platform === 'win32') return;
+  const directory = await open(path, 'r');
+  try {
+    await directory.sync();
+  } catch (error) {
+    if (!CANNOT_SYNC_DIRECTORY.has((error as NodeJS.ErrnoException).code)) throw error;
+  } finally {
+    await directory.close();
   }
 }
 
