@@ -34,6 +34,8 @@ class StoredPointWriter implements PointWriter {
   readonly #attempted = new Set<string>();
   readonly #staged = new Set<StagedFile>();
   readonly #underWay = new Set<Promise<unknown>>();
+  /** Was any file written for its owner's eyes only? */
+  #hasSecrets = false;
   #state: 'open' | 'committing' | 'committed' | 'aborted' = 'open';
 
   constructor(store: Store, id: PointId, type: PointType) {
@@ -129,6 +131,7 @@ class StoredPointWriter implements PointWriter {
     const written = await this.#track(this.#attempt(fullName, () => write(fullName, this.#linked(options).signal)));
     const file: ManifestFile = { name, role, ...written };
     this.#files.push(file);
+    if (options.secret === true) this.#hasSecrets = true;
     return file;
   }
 
@@ -148,6 +151,10 @@ class StoredPointWriter implements PointWriter {
   #manifest({ type, ...content }: PointContent): Manifest {
     const { point } = this.id;
     if (type !== this.type) throw this.#broken(`it was begun as ${this.type}, not ${type}`);
+    if (content.containsSecrets !== this.#hasSecrets) {
+      const [said, done] = content.containsSecrets ? ['holds', 'no file was'] : ['holds no', 'a file was'];
+      throw this.#broken(`it is said that it ${said} secrets, but ${done} written as secret`);
+    }
     const manifest: Manifest = {
       format: MANIFEST_FORMAT,
       writer: WRITER,

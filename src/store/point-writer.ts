@@ -29,8 +29,9 @@ export interface PointWriter extends AsyncDisposable {
   /** Publishes a staged file as a file of the point. */
   publishStaged(role: FileRole, staged: StagedFile, name: string, options?: WriteOptions): Promise<ManifestFile>;
   /**
-   * Makes the point exist: checks that every file its disks name was written here and that all it builds on is there,
-   * then writes the manifest, in one step.
+   * Makes the point exist: checks that every file its disks name was written here, that all it builds on is there, that
+   * each layer builds on the one below, and that `containsSecrets` agrees with how files were written; then writes the
+   * manifest, in one step.
    *
    * @throws BackupError `POINT_BROKEN` where it would not be whole; the writer can then still be aborted.
    */

@@ -235,6 +235,14 @@ describe('a commit is refused', () => {
     },
   );
 
+  test.each([true, false])('where secrets were written as if it were %s that there are none', async (none) => {
+    const { repository } = await withFull();
+    await using writer = await repository.begin(VM, 'full');
+    await writer.writeFile('metadata', writer.fileNames.metadata, Buffer.from('{}'), { secret: none });
+    await expect(writer.commit(contentOf(writer, { containsSecrets: !none }))).rejects.toThrow(/secret/);
+    await writer.commit(contentOf(writer, { containsSecrets: none }));
+  });
+
   test('where one of its own files is gone meanwhile', async () => {
     const { store, repository } = await withFull();
     await using writer = await repository.begin(VM, 'full');

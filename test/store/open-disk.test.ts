@@ -232,3 +232,30 @@ test('a disk that was added later starts its own chain', async () => {
   await using disk = await repository.openDisk(idOf(manifest), OTHER_VDI);
   expect(Buffer.compare(await readBytes(disk, 0, disk.size), patterned(MIB, 5))).toBe(0);
 });
+
+test('a delta of the image strategy stands on what the XVA holds', async () => {
+  const repository = await openRepository(memoryStore());
+  await using first = await repository.begin(VM, 'full');
+  await first.writeFile('image', first.fileNames.imageZstd, patterned(1000));
+  const inside = diskOf({ size: MIB, transport: 'none' });
+  const full = await first.commit(contentOf(first, { strategy: 'image', disks: [inside] }));
+  await expect(repository.openDisk(idOf(full), VDI)).rejects.toMatchObject({
+    code: 'NOT_FOUND',
+    message: expect.stringContaining('inside the XVA') as string,
+  });
+
+  await using second = await repository.begin(VM, 'incr');
+  const parent = { uuid: '00000000-0000-4000-8000-000000000001', name: 'on-the-host.vhd' };
+  const spec: LayerSpec = { size: MIB, runs: [{ offset: 512, length: 512, seed: 3 }], how: 'stream' };
+  const vhd = await vhdStream(layerDisk(spec, 'absent'), { type: 'differencing', parent });
+  const { name: file } = await second.writeFile('disk', second.layerName(VDI, 'vhd'), vhd);
+  const delta = diskOf({ size: MIB, file, format: 'vhd', mode: 'delta', basePoint: full.point });
+  const content = contentOf(second, { strategy: 'image', disks: [delta], base: full.point });
+  const incr = await second.commit(content);
+  await using layer = await repository.openLayer(idOf(incr), VDI);
+  expect(await countExtentBytes(layer.extents(), 'data')).toBe(512);
+  await expect(repository.openDisk(idOf(incr), VDI)).rejects.toMatchObject({ code: 'NOT_FOUND' });
+  expect((await repository.verify('all', { level: 'content' })).ok).toBe(true);
+  await using image = await repository.openFile(idOf(full), 'image');
+  expect(image.size).toBe(1000);
+});
