@@ -1,17 +1,18 @@
 import { type CallOptions, type Clock, createLog, HostError, systemClock } from '../core/index.ts';
 import { exportDisk, exportMetadata, importDisk, importMetadata } from './disk-transfers.ts';
+import { createDiskUse } from './disk-use.ts';
 import type { Host } from './host.ts';
 import { toBackupError } from './host-errors.ts';
 import { getVm, listDisks, listVms, readFacts } from './inventory.ts';
 import { type HostLimits, hostGates } from './limits.ts';
 import { disableNbd, enableNbd, listNetworks } from './networks.ts';
+import { type NbdContext, openNbd } from './open-nbd.ts';
 import { createRecordReader } from './record-reader.ts';
 import type { XapiTarget } from './replacements/transports.ts';
 import { createRpc, parseTarget } from './rpc.ts';
 import { createSession } from './session.ts';
 import { createTasks } from './tasks.ts';
 import { type HostTimeouts, resolveTimeouts } from './timeouts.ts';
-import type { TransferContext } from './transfer.ts';
 import { createTrust, type TlsTrust } from './trust.ts';
 import { createXapiClient, type XapiClient } from './xapi-client.ts';
 import { SESSION_OVER } from './xapi-codes.ts';
@@ -84,8 +85,10 @@ export async function connectHost(options: ConnectHostOptions): Promise<Host> {
     const tasks = createTasks(session, timeouts, clock);
     const records = createRecordReader(session);
     const facts = await readFacts(records);
-    const context: TransferContext = {
-      ...{ session, tasks, records, trust, timeouts, gates, target, running },
+    const context: NbdContext = {
+      ...{ session, tasks, records, trust, timeouts, gates, target, clock, running },
+      limits: options.limits,
+      diskUse: createDiskUse(session, records, timeouts, clock),
       closing: closing.signal,
     };
     signal?.throwIfAborted();
@@ -114,7 +117,7 @@ export async function connectHost(options: ConnectHostOptions): Promise<Host> {
       importDisk: (vdi, stream, options) => importDisk(context, vdi, stream, options),
       exportMetadata: (vm, options) => exportMetadata(context, vm, options),
       importMetadata: (archive, options) => importMetadata(context, archive, options),
-      openNbd: notYet,
+      openNbd: (vdi, options) => openNbd(context, vdi, options),
       async listChangedBlocks(from, to, callOptions) {
         const [older, newer] = await Promise.all([records.ref('VDI', from), records.get('VDI', to)]);
         const bitmap = await tasks.run<string>('VDI.list_changed_blocks', [older, newer.ref], callOptions);
@@ -129,10 +132,6 @@ export async function connectHost(options: ConnectHostOptions): Promise<Host> {
     throw toBackupError(error, `cannot connect to ${label}`, session.scrub);
   } finally {
     signal?.removeEventListener('abort', onAbort);
-  }
-
-  async function notYet(): Promise<never> {
-    throw new HostError('NOT_YET', [], 'not yet');
   }
 }
 

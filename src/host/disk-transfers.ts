@@ -25,6 +25,7 @@ export async function exportDisk(
       path: '/export_raw_vdi',
       query: { vdi: vdi.uuid, format, ...(baseVdi === undefined ? {} : { base: baseVdi.uuid }) },
       what: `export of disk ${vdi.uuid} as ${format}`,
+      disks: baseVdi === undefined ? [vdi.ref] : [vdi.ref, baseVdi.ref],
     },
     { signal, length: format === 'raw' ? vdi.virtual_size : undefined },
   );
@@ -44,7 +45,12 @@ export async function importDisk(
   }
   await upload(
     context,
-    { path: '/import_raw_vdi', query: { vdi: vdi.uuid, format }, what: `import of disk ${vdi.uuid} as ${format}` },
+    {
+      path: '/import_raw_vdi',
+      query: { vdi: vdi.uuid, format },
+      what: `import of disk ${vdi.uuid} as ${format}`,
+      disks: [vdi.ref],
+    },
     stream,
     { signal, onSent },
   );

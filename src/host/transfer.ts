@@ -1,5 +1,6 @@
 import { exactly, type SizedStream } from '../bytes/index.ts';
-import { anySignal, BackupError, type CallOptions, createLog, type HostError } from '../core/index.ts';
+import { anySignal, BackupError, type CallOptions, type Clock, createLog, type HostError } from '../core/index.ts';
+import type { DiskUse } from './disk-use.ts';
 import { type ErrorPageWatch, watchForErrorPage } from './error-page.ts';
 import { isNetworkFailure, toBackupError } from './host-errors.ts';
 import { createExchange, type Exchange, formatRequestHead, type ResponseHead } from './http-exchange.ts';
@@ -27,10 +28,12 @@ export interface TransferContext {
   readonly session: Session;
   readonly tasks: Tasks;
   readonly records: RecordReader;
+  readonly diskUse: DiskUse;
   readonly trust: Trust;
   readonly timeouts: Timeouts;
   readonly gates: HostGates;
   readonly target: Target;
+  readonly clock: Clock;
   /** Fires when the connection is closed. */
   readonly closing: AbortSignal;
   /** How to end each transfer that runs: closing waits for them, while the session still lives. */
@@ -47,6 +50,8 @@ export interface TransferRequest {
   /** For people: in the host's list of tasks, and in our errors. */
   readonly what: string;
   readonly contentLength?: number | undefined;
+  /** The disks that the host attaches for it. */
+  readonly disks?: readonly Ref[] | undefined;
 }
 
 /** A request that the host answered with 200, which proves nothing yet. */
@@ -59,7 +64,7 @@ interface Transfer {
   verdict(timeoutMs: number): Promise<TaskRecord>;
   /** The verdict, if it is a failure and comes soon: the reason behind what we saw. */
   explanation(): Promise<HostError | undefined>;
-  /** Closes the connection, cancels a task that still runs, destroys it, gives the slot back. */
+  /** Closes the connection, cancels a task that still runs, destroys it, awaits the disk's release, gives the slot back. */
   finish(): Promise<void>;
 }
 
@@ -68,6 +73,7 @@ async function begin(context: TransferContext, request: TransferRequest, given?:
   const signal = anySignal(given, context.closing) ?? context.closing;
   const doing = `${session.label}: ${request.what}`;
   const release = await gates.transfers.enter({ signal });
+  const letGo = (request.disks ?? []).map((vdi) => context.diskUse.begin(vdi));
   let exchange: Exchange | undefined;
   let task: Ref | undefined;
   let ended = false;
@@ -97,6 +103,7 @@ async function begin(context: TransferContext, request: TransferRequest, given?:
       signal.removeEventListener('abort', onAbort);
       exchange?.destroy();
       if (task !== undefined) await (ended ? tasks.destroy(task) : tasks.cancelAndDestroy(task));
+      await Promise.all(letGo.map((end) => end()));
       context.running.delete(finish);
       release();
     })();

@@ -18,6 +18,7 @@ beforeEach(async () => {
   const vm = { uuid: '1b6b1a4c-0000-4000-8000-00000000000b', name_label: 'vm' };
   remote.methods['VDI.get_by_uuid'] = () => 'OpaqueRef:vdi';
   remote.methods['VDI.get_record'] = () => vdi;
+  remote.methods['VDI.get_VBDs'] = () => [];
   remote.methods['VM.get_by_uuid'] = () => 'OpaqueRef:vm';
   remote.methods['VM.get_record'] = () => vm;
   host = await remote.connect({ limits: { transfers: 1 }, timeouts: { cleanUpMs: 400 } });
@@ -87,6 +88,15 @@ describe('exportDisk', () => {
       task_id: expect.stringContaining('OpaqueRef:'),
     });
     await expectSlotFree();
+  });
+
+  test('ends only when the control domain has let go of the disk', async () => {
+    let looks = 0;
+    remote.methods['VDI.get_VBDs'] = () => (++looks < 3 ? ['OpaqueRef:vbd'] : []);
+    remote.methods['VBD.get_record'] = () => ({ uuid: 'vbd', VM: 'OpaqueRef:dom0' });
+    remote.methods['VM.get_record'] = () => ({ uuid: 'dom0', is_control_domain: true });
+    await expectSlotFree();
+    expect(looks).toBe(3);
   });
 
   test('a VHD with a base: both uuids in the query', async () => {
