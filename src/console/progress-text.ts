@@ -3,8 +3,8 @@ import type { DiskProgress } from './disk-progress.ts';
 import { formatBytes, formatDuration } from './format.ts';
 import { cutText, plainText, textWidth } from './plain-text.ts';
 
-const LABEL_WIDTH = 24;
-const BAR_WIDTH = 20;
+/** What stands beside label and bar at its widest, gaps included. */
+const NUMBERS_WIDTH = 51;
 
 /** One line about an event that is worth keeping on the screen; `undefined` for the others. */
 export function eventLine(event: ProgressEvent): string | undefined {
@@ -30,7 +30,7 @@ export function eventLine(event: ProgressEvent): string | undefined {
 
 /** How far a disk is, without a bar. */
 export function percentLine(run: string, disk: DiskProgress): string {
-  return line(run, `${disk.label}: ${amount(disk).trimStart()}`);
+  return line(run, `${disk.label}: ${amount(disk)}`);
 }
 
 /** What a disk took. */
@@ -40,12 +40,14 @@ export function finishedLine(run: string, disk: DiskProgress, movedBytes: number
   return line(run, `${disk.label}: done, ${formatBytes(movedBytes)} in ${formatDuration(tookMs)}${rate}`);
 }
 
-/** One disk as a bar with throughput and remaining time, at most `columns` wide. */
+/** One disk as a bar with throughput and remaining time, at most `columns` wide; 80 are enough for all of it. */
 export function barLine(disk: DiskProgress, atMs: number, columns: number): string {
-  const label = cutText(plainText(disk.label), LABEL_WIDTH);
-  const parts = [label + ' '.repeat(LABEL_WIDTH - textWidth(label))];
-  if (disk.fraction !== undefined) parts.push(bar(disk.fraction));
-  parts.push(amount(disk));
+  const labelWidth = columns < 100 ? 16 : 24;
+  const barWidth = Math.max(6, Math.min(24, columns - labelWidth - NUMBERS_WIDTH));
+  const label = cutText(plainText(disk.label), labelWidth);
+  const parts = [label + ' '.repeat(labelWidth - textWidth(label))];
+  if (disk.fraction !== undefined) parts.push(bar(disk.fraction, barWidth));
+  parts.push(shortAmount(disk));
   const rate = disk.rate(atMs);
   if (rate !== undefined) parts.push(`${formatBytes(rate)}/s`);
   const remainingMs = disk.remainingMs(atMs);
@@ -53,15 +55,23 @@ export function barLine(disk: DiskProgress, atMs: number, columns: number): stri
   return cutText(parts.join('  '), columns);
 }
 
-function bar(fraction: number): string {
-  const full = Math.floor(fraction * BAR_WIDTH);
-  return `[${'#'.repeat(full)}${'-'.repeat(BAR_WIDTH - full)}]`;
+function bar(fraction: number, width: number): string {
+  const full = Math.floor(fraction * width);
+  return `[${'#'.repeat(full)}${'-'.repeat(width - full)}]`;
+}
+
+function shortAmount({ fraction, movedBytes, totalBytes }: DiskProgress): string {
+  if (fraction === undefined || totalBytes === undefined) return `${formatBytes(movedBytes)} moved`;
+  return `${percent(fraction).padStart(5)} of ${formatBytes(totalBytes)}`;
 }
 
 function amount({ fraction, movedBytes, totalBytes }: DiskProgress): string {
   if (fraction === undefined || totalBytes === undefined) return `${formatBytes(movedBytes)} moved`;
-  const percent = String(Math.floor(fraction * 100)).padStart(3);
-  return `${percent} % (${formatBytes(movedBytes)} of ${formatBytes(totalBytes)})`;
+  return `${percent(fraction)} (${formatBytes(movedBytes)} of ${formatBytes(totalBytes)})`;
+}
+
+function percent(fraction: number): string {
+  return `${Math.floor(fraction * 100)} %`;
 }
 
 function line(run: string, text: string): string {

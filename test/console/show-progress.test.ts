@@ -125,7 +125,7 @@ describe('on a terminal', () => {
     ];
     expect(terminal.screen).toEqual([
       ...announced,
-      'disk a                    [#####---------------]   25 % (25.0 MiB of 100 MiB)  4.9 MiB/s  15 s left',
+      'disk a                    [######------------------]   25 % of 100 MiB  4.9 MiB/s  15 s left',
       'disk b                    51.0 MiB moved  10.0 MiB/s',
     ]);
     clock.advance(4900);
@@ -160,6 +160,18 @@ describe('on a terminal', () => {
     expect(terminal.screen.slice(6)).toHaveLength(5);
     expect(terminal.screen.at(-1)).toBe('… and 2 more');
     for (const line of terminal.screen.slice(6)) expect(line.length).toBeLessThan(40);
+  });
+
+  test('80 columns are enough for the widest numbers', () => {
+    const terminal = fakeTerminal({ columns: 80, rows: 24 });
+    const clock = handClock();
+    const { onProgress } = showProgress(terminal, { clock });
+    onProgress(started('with a name that is longer than there is room', 200_000 * MIB));
+    clock.advance(60_000);
+    onProgress(moved('with a name that is longer than there is room', 19_000.5 * MIB, 200_000 * MIB));
+    expect(terminal.screen.at(-1)).toBe(
+      'disk with a nam…  [#-----------]    9 % of 195 GiB  317 MiB/s  9 min 32 s left',
+    );
   });
 
   test('the rate is that of the last seconds, not of the whole run', () => {
