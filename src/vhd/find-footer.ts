@@ -43,10 +43,11 @@ export async function findFooter(source: ByteSource, options?: CallOptions): Pro
     return { findings, footer: tail.footer, at: tailAt, dataEnd: tailAt };
   }
   if (front.footer !== undefined && kindOf(front.footer.diskType) !== 'fixed') {
-    const lost = tailBytes.every((byte) => byte === 0xc7)
+    const isFilled = tailBytes.every((byte) => byte === 0xc7);
+    const lost = isFilled
       ? warning('VHD_FOOTER_MISSING', 'last footer', tailAt, 'a footer', '0xc7: open in tapdisk, or it crashed')
       : asWarning(tail.problem);
-    const dataEnd = tail.hasCookie ? tailAt : size;
+    const dataEnd = tail.hasCookie || isFilled ? tailAt : size;
     return { findings: [lost], footer: front.footer, at: 0, dataEnd };
   }
   const problem = tail.hasCookie ? tail.problem : front.hasCookie ? front.problem : nothingLike(frontBytes);

@@ -12,7 +12,7 @@ export type { VhdFinding } from './findings.ts';
 export { encodeFooter, type VhdFooter } from './footer.ts';
 export { type Geometry, geometryOf } from './geometry.ts';
 export { encodeHeader, type ParentLocator, type VhdHeader } from './header.ts';
-export { type OpenVhdChainOptions, openVhdChain, type VhdChain } from './vhd-chain.ts';
+export { type OpenVhdChainOptions, openVhdChain, openVhdLayers, type VhdChain } from './vhd-chain.ts';
 export {
   type CheckVhdOptions,
   checkVhd,
@@ -21,9 +21,12 @@ export {
   type VhdSummary,
 } from './vhd-check.ts';
 export type { ParentLink, VhdParent } from './vhd-link.ts';
+export { type MergeVhdOptions, mergeVhdChain } from './vhd-merge.ts';
 export type { VhdIdentity } from './vhd-plan.ts';
 export { type ReadVhdStreamOptions, readVhdStream, type VhdStreamReading } from './vhd-read-stream.ts';
 export { type OpenVhdOptions, openVhd, type VhdDisk } from './vhd-reader.ts';
+export { relinkVhd } from './vhd-relink.ts';
+export { type RepairedVhd, repairVhd } from './vhd-repair.ts';
 export {
   type VhdStream,
   type VhdStreamFromBlocksOptions,

@@ -19,7 +19,7 @@ export interface OpenVhdChainOptions extends CallOptions {
   readonly maxDepth?: number | undefined;
 }
 
-/** A chain of VHDs as one disk. */
+/** A chain of VHDs, or a part of one, as one disk. */
 export interface VhdChain extends Disk {
   /** The VHDs, root first. */
   readonly layers: readonly VhdDisk[];
@@ -63,6 +63,31 @@ export async function openVhdChain(path: string, options: OpenVhdChainOptions = 
   chain.reverse();
   const layers = chain.map(({ disk }) => disk);
   return { ...overlay(layers), layers, paths: chain.map((link) => link.path) };
+}
+
+/**
+ * Opens VHDs that follow each other in a chain, oldest first, as one disk, and makes sure that they do: each one's
+ * parent UUID is the UUID of the one before it. Where the files lie and what they call each other does not matter. If
+ * the oldest has a parent itself, the disk is `absent` where only that one knows.
+ *
+ * @throws FormatError `VHD_PARENT_MISMATCH`, and what `openVhd` throws.
+ */
+export async function openVhdLayers(paths: readonly string[], { signal }: CallOptions = {}): Promise<VhdChain> {
+  const layers: VhdDisk[] = [];
+  try {
+    for (const path of paths) {
+      const layer = await openVhd(path, { signal });
+      layers.push(layer);
+      const below = layers.at(-2);
+      if (below === undefined || layer.parent?.uuid === below.uuid) continue;
+      const actual = layer.parent === undefined ? `a ${layer.kind} disk` : layer.parent.uuid;
+      throw linkError('VHD_PARENT_MISMATCH', path, `UUID ${below.uuid} of the file before it`, actual);
+    }
+    return { ...overlay(layers), layers, paths };
+  } catch (error) {
+    await Promise.allSettled(layers.map((layer) => layer.close()));
+    throw error;
+  }
 }
 
 async function openParent(
