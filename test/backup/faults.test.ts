@@ -1,0 +1,283 @@
+import { randomBytes } from 'node:crypto';
+import { describe, expect, test } from 'vitest';
+import { type BackupPlan, backupVm, planBackup, runBackup } from '../../src/backup/index.ts';
+import { BackupError, RunError } from '../../src/core/index.ts';
+import { findLeftovers } from '../../src/snapshot/index.ts';
+import { openRepository, type Repository, type Store } from '../../src/store/index.ts';
+import { type Pool, startPool } from '../support/pool.ts';
+
+const MIB = 1024 * 1024;
+
+async function smallVm(pool: Pool) {
+  const vm = await pool.simulator.createVm({ name: 'web', disks: [{ size: 16 * MIB }, { size: 32 * MIB }] });
+  await pool.simulator.writeDisk(vm.uuid, '0', 512, randomBytes(3 * MIB));
+  await pool.simulator.writeDisk(vm.uuid, '1', 9 * MIB, randomBytes(5 * MIB));
+  return vm;
+}
+
+type Vm = Awaited<ReturnType<typeof smallVm>>;
+
+/** What is on the host besides the VM as it was made, and besides snapshots that older points keep. */
+async function traces({ host }: Pool, vm: Vm, kept: readonly string[] = []) {
+  const vms = await host.listRecords('VM');
+  const vdis = await host.listRecords('VDI');
+  const own = new Set(vm.disks.map(({ uuid }) => uuid));
+  const live = await host.getRecord('VM', vm.uuid);
+  return {
+    snapshots: vms.filter((one) => one.is_a_snapshot && !kept.includes(one.uuid)).map((one) => one.name_label),
+    disks: vdis.filter((vdi) => vdi.is_a_snapshot && !own.has(vdi.uuid)).length - 2 * kept.length,
+    marks: Object.keys(live.other_config).filter((key) => key.startsWith('xen-backup-sdk')),
+    tasks: (await host.listRecords('task')).map((task) => task.name_label),
+    leftovers: await findLeftovers(host),
+  };
+}
+
+const NOTHING = { snapshots: [], disks: 0, marks: [], tasks: [], leftovers: [] };
+
+async function failing(work: Promise<unknown>): Promise<RunError> {
+  const error: unknown = await work.then(
+    () => new Error('it succeeded'),
+    (reason: unknown) => reason,
+  );
+  expect(error).toBeInstanceOf(RunError);
+  return error as RunError;
+}
+
+/** The next run works and is right. */
+async function expectNextRunRight(pool: Pool, vm: Vm) {
+  const { point } = await backupVm(pool.host, pool.repository, { vm: vm.uuid });
+  const report = await pool.repository.verify(point, { level: 'content' });
+  expect(report.ok).toBe(true);
+}
+
+describe('a full that fails leaves nothing, and the next run works', () => {
+  const path = '/export_raw_vdi';
+  test.each<[string, string, (pool: Pool) => void]>([
+    [
+      'the connection dropped in the middle',
+      'TRANSFER_FAILED',
+      ({ simulator }) => simulator.fault('export-cut', { after: 3 * MIB, path }),
+    ],
+    [
+      'a stream cut while the host believes that all went well',
+      'STREAM_ENDED',
+      ({ simulator }) => simulator.fault('export-cut', { after: 3 * MIB, path, taskSucceeds: true }),
+    ],
+    [
+      'a 500 inside a 200',
+      'TRANSFER_FAILED',
+      ({ simulator }) => simulator.fault('export-500', { after: 3 * MIB, path }),
+    ],
+    [
+      'a 500 in the place of the data',
+      'TRANSFER_FAILED',
+      ({ simulator }) => simulator.fault('export-500', { after: 0, path }),
+    ],
+    [
+      'a refused snapshot',
+      'TASK_FAILED',
+      ({ simulator }) =>
+        simulator.fault('call-error', {
+          method: 'VM.snapshot',
+          code: 'SR_BACKEND_FAILURE_44',
+          params: ['', 'no space', ''],
+        }),
+    ],
+    [
+      'metadata that cannot be exported',
+      'TRANSFER_FAILED',
+      ({ simulator }) => simulator.fault('export-500', { after: 0, path: '/export_metadata' }),
+    ],
+  ])('%s', async (_, code, arm) => {
+    await using pool = await startPool();
+    const vm = await smallVm(pool);
+    arm(pool);
+    const error = await failing(backupVm(pool.host, pool.repository, { vm: vm.uuid }));
+    expect(error.code).toBe(code);
+    expect(error.report).toMatchObject({ run: 'backup', outcome: 'failed', vm: { uuid: vm.uuid } });
+    expect(error.receipt.filter(({ state }) => state === 'left')).toEqual([]);
+    expect(JSON.stringify(error.report) + error.stack).not.toMatch(/OpaqueRef:[0-9a-f]{8}/);
+    expect(await pool.repository.list()).toEqual([]);
+    expect(await traces(pool, vm)).toEqual(NOTHING);
+    await expectNextRunRight(pool, vm);
+  });
+});
+
+describe('an abort', () => {
+  test.each(['snapshot', 'metadata', 'transfer', 'commit'])(
+    'at the stage %s leaves nothing, and says so',
+    async (stage) => {
+      await using pool = await startPool();
+      const vm = await smallVm(pool);
+      const stop = new AbortController();
+      const reason = new Error('enough');
+      const error = await failing(
+        backupVm(pool.host, pool.repository, {
+          vm: vm.uuid,
+          signal: stop.signal,
+          onProgress: (event) => event.kind === 'stage' && event.stage === stage && stop.abort(reason),
+        }),
+      );
+      expect(error).toMatchObject({ code: 'ABORTED', cause: reason, report: { outcome: 'aborted' } });
+      expect(error.receipt.filter(({ state }) => state === 'left')).toEqual([]);
+      expect(await pool.repository.list()).toEqual([]);
+      expect(await traces(pool, vm)).toEqual(NOTHING);
+      await expectNextRunRight(pool, vm);
+    },
+  );
+
+  test('in the middle of an NBD read stops an incremental and keeps the base', async () => {
+    await using pool = await startPool();
+    const vm = await smallVm(pool);
+    const { manifest } = await backupVm(pool.host, pool.repository, { vm: vm.uuid });
+    await pool.simulator.writeDisk(vm.uuid, '1', 0, randomBytes(8 * MIB));
+    const stop = new AbortController();
+    const error = await failing(
+      backupVm(pool.host, pool.repository, {
+        vm: vm.uuid,
+        signal: stop.signal,
+        onProgress: (event) => event.kind === 'bytes-moved' && stop.abort(),
+      }),
+    );
+    expect(error.code).toBe('ABORTED');
+    expect(await traces(pool, vm, [manifest.snapshot.uuid])).toEqual(NOTHING);
+    const next = await backupVm(pool.host, pool.repository, { vm: vm.uuid });
+    expect(next.manifest.disks.map(({ mode }) => mode)).toEqual(['delta', 'delta']);
+  });
+});
+
+describe('an incremental', () => {
+  test('whose NBD connection is cut goes on where it was', async () => {
+    await using pool = await startPool();
+    const vm = await smallVm(pool);
+    await backupVm(pool.host, pool.repository, { vm: vm.uuid });
+    await pool.simulator.writeDisk(vm.uuid, '1', 0, randomBytes(12 * MIB));
+    pool.simulator.fault('nbd-cut', { after: 2 * MIB });
+    await expectNextRunRight(pool, vm);
+  });
+
+  test.each<[string, (pool: Pool, vm: Vm, snapshot: string) => Promise<unknown>, RegExp]>([
+    [
+      'the host cannot tell what changed',
+      async ({ simulator }) =>
+        simulator.fault('call-error', {
+          method: 'VDI.list_changed_blocks',
+          code: 'SR_BACKEND_FAILURE_460',
+          params: ['', 'unrelated', ''],
+          times: 2,
+        }),
+      /460/,
+    ],
+    [
+      'tracking was turned off and on',
+      async ({ host }, vm) => {
+        for (const { uuid } of vm.disks) {
+          const { ref } = await host.getRecord('VDI', uuid);
+          await host.callAsync('VDI.disable_cbt', [ref]);
+          await host.callAsync('VDI.enable_cbt', [ref]);
+        }
+      },
+      /./,
+    ],
+  ])('becomes a full where %s, and says why', async (_, arrange, reason) => {
+    await using pool = await startPool();
+    const vm = await smallVm(pool);
+    const first = await backupVm(pool.host, pool.repository, { vm: vm.uuid });
+    await arrange(pool, vm, first.manifest.snapshot.uuid);
+    const { manifest, report } = await backupVm(pool.host, pool.repository, { vm: vm.uuid });
+    expect(manifest.type).toBe('full');
+    for (const disk of manifest.disks)
+      expect(disk).toMatchObject({ mode: 'full', reason: expect.stringMatching(reason) });
+    expect(report.decisions.some(({ topic }) => topic === 'fallback')).toBe(true);
+  });
+
+  test('is refused instead, where the plan says so', async () => {
+    await using pool = await startPool();
+    const vm = await smallVm(pool);
+    await backupVm(pool.host, pool.repository, { vm: vm.uuid });
+    const code = 'SR_BACKEND_FAILURE_460';
+    pool.simulator.fault('call-error', { method: 'VDI.list_changed_blocks', code, params: ['', 'unrelated', ''] });
+    const error = await failing(backupVm(pool.host, pool.repository, { vm: vm.uuid, onFallback: 'fail' }));
+    expect(error.code).toBe('FALLBACK_REFUSED');
+    expect(await pool.repository.list()).toHaveLength(1);
+  });
+});
+
+describe('a plan that no longer fits is refused', () => {
+  async function planned(pool: Pool): Promise<{ vm: Vm; plan: BackupPlan }> {
+    const vm = await smallVm(pool);
+    const plan = await planBackup(pool.host, pool.repository, { vm: vm.uuid });
+    return { vm, plan: JSON.parse(JSON.stringify(plan)) as BackupPlan };
+  }
+
+  test('a disk vanished between plan and run', async () => {
+    await using pool = await startPool();
+    const { vm, plan } = await planned(pool);
+    await pool.host.callAsync('VM.hard_shutdown', [vm.ref]);
+    await pool.host.callAsync('VBD.destroy', [vm.disks[1]!.vbd]);
+    const error = await failing(runBackup(pool.host, pool.repository, plan));
+    expect(error.code).toBe('PLAN_STALE');
+    expect((await traces(pool, vm)).snapshots).toEqual([]);
+  });
+
+  test('another run made a point in between', async () => {
+    await using pool = await startPool();
+    const vm = await smallVm(pool);
+    await backupVm(pool.host, pool.repository, { vm: vm.uuid });
+    const plan = await planBackup(pool.host, pool.repository, { vm: vm.uuid });
+    await backupVm(pool.host, pool.repository, { vm: vm.uuid });
+    const error = await failing(runBackup(pool.host, pool.repository, plan));
+    expect(error.code).toBe('PLAN_STALE');
+  });
+
+  test('an unknown VM is NOT_FOUND, a template is VM_NOT_SUPPORTED', async () => {
+    await using pool = await startPool();
+    await expect(planBackup(pool.host, pool.repository, { vm: 'nobody' })).rejects.toMatchObject({ code: 'NOT_FOUND' });
+    const { uuid } = await pool.simulator.createVm({
+      name: 'golden',
+      powerState: 'Halted',
+      record: { is_a_template: true },
+    });
+    await expect(planBackup(pool.host, pool.repository, { vm: uuid })).rejects.toMatchObject({
+      code: 'VM_NOT_SUPPORTED',
+    });
+  });
+});
+
+test('a full repository disk is STORE_FULL, and nothing stays', async () => {
+  await using pool = await startPool();
+  const vm = await smallVm(pool);
+  const repository: Repository = await openRepository(fullAfter(pool.repository.store, 2 * MIB));
+  const error = await failing(backupVm(pool.host, repository, { vm: vm.uuid }));
+  expect(error.code).toBe('STORE_FULL');
+  expect(await repository.list()).toEqual([]);
+  expect(await traces(pool, vm)).toEqual(NOTHING);
+});
+
+/** A store whose disk is full after so many bytes of one object. */
+function fullAfter(store: Store, bytes: number): Store {
+  async function* limited(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array, void> {
+    let written = 0;
+    for await (const chunk of chunks) {
+      written += chunk.byteLength;
+      if (written > bytes) throw new BackupError('STORE_FULL', 'no space left on device');
+      yield chunk;
+    }
+  }
+  return {
+    label: store.label,
+    write(name, from, options) {
+      if (from instanceof Uint8Array) return store.write(name, from, options);
+      const chunks = limited('chunks' in from ? from.chunks : from);
+      return store.write(name, 'chunks' in from ? { length: from.length, chunks } : chunks, options);
+    },
+    open: (name, options) => store.open(name, options),
+    size: (name, options) => store.size(name, options),
+    list: (prefix, options) => store.list(prefix, options),
+    remove: (name, options) => store.remove(name, options),
+    removeAbandoned: (options) => store.removeAbandoned(options),
+    stage: (options) => store.stage(options),
+    close: () => store.close(),
+    [Symbol.asyncDispose]: () => store[Symbol.asyncDispose](),
+  };
+}
