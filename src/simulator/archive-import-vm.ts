@@ -65,17 +65,23 @@ function replaceVm({ world, options }: ImportState, existing: string, vm: Vm): b
   return true;
 }
 
-/** Two machines must not share a seed, and so their addresses, unless one is the other or its snapshot. */
+/** Two machines must not share a seed, and so their addresses, unless one is the other, or a snapshot of it. */
 function assertSeedIsFree({ world, archived }: ImportState, { record }: ArchivedObject): void {
   const vm = record as unknown as Vm;
   const seed = vm.other_config['mac_seed'];
   if (seed === undefined) return;
-  const origin = vm.is_a_snapshot ? (archived.get(vm.snapshot_of)?.record['uuid'] ?? '') : vm.uuid;
+  const origin = originOf(vm, archived.get(vm.snapshot_of)?.record as Vm | undefined);
   for (const [, other] of world.objects('VM')) {
     if (other.other_config['mac_seed'] !== seed) continue;
-    const otherOrigin = other.is_a_snapshot ? (world.findObject('VM', other.snapshot_of)?.uuid ?? '') : other.uuid;
-    if (otherOrigin !== origin) throw new XapiFailure('DUPLICATE_MAC_SEED', [seed]);
+    const same = origin !== undefined && origin === originOf(other, world.findObject('VM', other.snapshot_of));
+    if (!same) throw new XapiFailure('DUPLICATE_MAC_SEED', [seed]);
   }
+}
+
+/** The uuid of the machine that this one is, or is a snapshot of; a snapshot whose machine has gone still names it. */
+function originOf(vm: Vm, source: Vm | undefined): string | undefined {
+  if (!vm.is_a_snapshot) return vm.uuid;
+  return source?.uuid ?? /\('uuid' '([^']*)'\)/.exec(vm.snapshot_metadata)?.[1];
 }
 
 function newVm(state: ImportState, vm: Vm): Partial<Vm> {

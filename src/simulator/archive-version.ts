@@ -25,8 +25,8 @@ export function archiveVersion(profile: Profile): Readonly<Record<string, string
 /** Refuses what a newer host wrote. */
 export function assertCompatible(profile: Profile, version: Readonly<Record<string, string>>): void {
   const [major, minor] = xapiVersion(profile);
-  const theirMajor = Number(version['xapi_major'] ?? Number.NaN);
-  const theirMinor = Number(version['xapi_minor'] ?? Number.NaN);
+  const theirMajor = Number.parseInt(version['xapi_major'] ?? '', 10);
+  const theirMinor = Number.parseInt(version['xapi_minor'] ?? '', 10);
   const older = theirMajor < major || (theirMajor === major && theirMinor <= minor);
   if (!older) throw new XapiFailure('IMPORT_INCOMPATIBLE_VERSION');
 }
