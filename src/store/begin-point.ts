@@ -71,9 +71,12 @@ class StoredPointWriter implements PointWriter {
 
   async stage(options: CallOptions = {}): Promise<StagedFile> {
     this.#checkOpen('stage a file');
-    const staged = await this.#track(this.#store.stage(this.#linked(options)));
-    this.#staged.add(staged);
-    return staged;
+    const stage = async () => {
+      const staged = await this.#store.stage(this.#linked(options));
+      this.#staged.add(staged); // before an abort that waits for this goes on
+      return staged;
+    };
+    return await this.#track(stage());
   }
 
   publishStaged(role: FileRole, staged: StagedFile, name: string, options: WriteOptions = {}): Promise<ManifestFile> {
