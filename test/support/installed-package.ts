@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { createHash, randomUUID } from 'node:crypto';
-import { cp, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -62,6 +62,7 @@ export async function installedPackage(): Promise<InstalledPackage> {
     await rename(work, home).catch((error: NodeJS.ErrnoException) => {
       if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST' && error.code !== 'EPERM') throw error;
     }); // a test in another process was first, with the same result
+    await removeOld();
     return { ...facts, app: join(home, 'app') };
   } finally {
     await rm(work, { recursive: true, force: true });
@@ -92,6 +93,16 @@ async function makePackage(work: string): Promise<Omit<InstalledPackage, 'app'>>
     unpackedSize: packed.unpackedSize,
     installLog: stdout + stderr,
   };
+}
+
+/** What has been made of earlier sources; a test that runs now made its own within a day. */
+async function removeOld(): Promise<void> {
+  for (const name of await readdir(cache)) {
+    const path = join(cache, name);
+    const facts = await stat(path).catch(ignoreMissing);
+    if (facts !== undefined && Date.now() - facts.mtimeMs > 86_400_000)
+      await rm(path, { recursive: true, force: true });
+  }
 }
 
 interface Packed {
