@@ -12,6 +12,7 @@ import {
   RESERVED_FEATURE,
   roundUpToSector,
   SECTOR_SIZE,
+  VHD_BLOCK_SIZE,
 } from './constants.ts';
 import { checksumOf } from './fields.ts';
 import { error, type VhdFinding, warning } from './findings.ts';
@@ -130,8 +131,10 @@ export function checkHeader(header: VhdHeader, footer: VhdFooter, base: number, 
     findings.push(error('VHD_BLOCK_SIZE', 'header: block size', base + 32, limit, blockSize));
     return findings; // all that follows hangs on it
   }
-  if (blockSize !== 2 * 1024 * 1024) {
-    findings.push(warning('VHD_BLOCK_SIZE', 'header: block size', base + 32, '2097152, as hosts want it', blockSize));
+  if (blockSize !== VHD_BLOCK_SIZE) {
+    findings.push(
+      warning('VHD_BLOCK_SIZE', 'header: block size', base + 32, `${VHD_BLOCK_SIZE}, as hosts want it`, blockSize),
+    );
   }
   const { blockCount, tableEnd } = layoutOf(footer.currentSize, header);
   if (maxTableEntries < blockCount || blockCount > MOST_BLOCKS) {

@@ -34,6 +34,7 @@ export interface VhdSummary {
   readonly size: number;
   /** Of the file, in bytes. */
   readonly fileSize: number;
+  /** The program that made it, as it calls itself, for example `win`, `tap` or `qemu`. */
   readonly creator: string;
   readonly parent?: VhdParent | undefined;
   readonly blockSize?: number | undefined;
@@ -74,7 +75,7 @@ async function checkSource(source: ByteSource, options: CheckVhdOptions): Promis
     uuid: footer.uuid,
     size,
     fileSize: source.size,
-    creator: footer.creatorApplication,
+    creator: footer.creatorApplication.replace(/[\0 ]+$/, ''),
     parent: blocks?.parent,
     blockSize: blocks?.header.blockSize,
     blockCount: blocks?.blockCount,

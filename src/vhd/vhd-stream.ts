@@ -1,6 +1,7 @@
 import { exactly, type SizedStream } from '../bytes/index.ts';
 import { FormatError } from '../core/index.ts';
 import type { BlockStream, Disk } from '../disk/index.ts';
+import { VHD_BLOCK_SIZE } from './constants.ts';
 import type { VhdFooter } from './footer.ts';
 import type { VhdHeader } from './header.ts';
 import {
@@ -90,7 +91,7 @@ async function* fillUp(
     if (blockIndexes[next++] !== block.index) {
       throw new FormatError('VHD_BLOCK_UNPLANNED', {
         what: 'block stream',
-        offset: block.index * 2 * 1024 * 1024,
+        offset: block.index * VHD_BLOCK_SIZE,
         expected: 'only announced blocks',
         actual: `data of block ${block.index}`,
       });

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
 import { memorySource } from '../../src/bytes/index.ts';
+import { FormatError } from '../../src/core/index.ts';
 import { overlay } from '../../src/disk/index.ts';
 import { openVhd } from '../../src/vhd/index.ts';
 import { patterned } from '../support/patterned.ts';
@@ -62,6 +63,20 @@ test('each failing read of a source rejects, and nothing else', async () => {
   const outcomes = await failEachRead(bytes, async (source) => bytesOf(await openVhd(source)));
   expect(outcomes.length).toBeGreaterThan(6);
   for (const { error } of outcomes) expect(error).toMatchObject({ name: 'InjectedFailure' });
+});
+
+test.each(GOLDEN)('$name cut at an edge is refused, or known to lack its last footer', async ({ name, kind }) => {
+  const bytes = await vhdFixture(name);
+  const whole = await openVhd(memorySource(bytes));
+  const table = whole.header?.tableOffset ?? 0;
+  const block = 2 * MIB + 512;
+  const edges = [0, 512, 1536, table, table + 512, bytes.length - 512 - block, bytes.length - 512];
+  for (const edge of edges.flatMap((at) => [at - 1, at, at + 1]).filter((at) => at >= 0)) {
+    const opening = openVhd(memorySource(bytes.subarray(0, edge)));
+    const lacksOnlyFooter = kind !== 'fixed' && edge >= bytes.length - 512;
+    if (lacksOnlyFooter) expect((await opening).warnings.map(({ code }) => code)).toContain('VHD_FOOTER_MISSING');
+    else await expect(opening, `cut at ${edge}`).rejects.toBeInstanceOf(FormatError);
+  }
 });
 
 const DATA = patterned(2 * MIB);
