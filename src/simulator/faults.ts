@@ -35,7 +35,7 @@ export interface FaultOptions {
   'vdi-in-use': { readonly vdi?: string; readonly operation?: string };
   /** Forgets the caller's session at its next call. */
   'session-lost': { readonly method?: string };
-  /** Stops sending (export) or reading (import) after this many bytes, until the connection or the fault ends. */
+  /** Stops sending (export) or reading (import) after this many bytes, until the task is cancelled. */
   stall: { readonly after: number; readonly path?: string };
 }
 

@@ -6,7 +6,7 @@ import type { FaultOptions } from './faults.ts';
 import { head } from './http-answers.ts';
 import type { Simulation } from './simulation.ts';
 import type { RunningTask } from './tasks.ts';
-import type { HandlerContext } from './world.ts';
+import { type HandlerContext, XapiFailure } from './world.ts';
 
 /** A request whose credentials were checked. */
 export interface TransferRequest {
@@ -161,9 +161,12 @@ function createBodyFaults({ world }: Simulation, path: string) {
       if (stall !== undefined && limit === stall.after) {
         await untilAborted(signal);
       }
+      if (cut?.taskSucceeds !== true) {
+        socket.destroy();
+        throw new XapiFailure('CLIENT_ERROR', ['The connection was cut on demand']);
+      }
       silent = true;
-      if (cut?.taskSucceeds === true) socket.end();
-      else socket.destroy();
+      socket.end();
       return undefined;
     },
   };
