@@ -235,6 +235,14 @@ describe('a commit is refused', () => {
     },
   );
 
+  test('where its base is gone, even if no disk builds on it', async () => {
+    const { store, repository, full } = await withFull();
+    await using writer = await repository.begin(VM, 'incr');
+    const content = contentOf(writer, { disks: [await writeFull(writer, patterned(SIZE, 2))], base: full.point });
+    await store.remove(`vms/${VM}/points/${full.point}.json`);
+    await expect(writer.commit(content)).rejects.toMatchObject({ ...refused, facts: { base: full.point } });
+  });
+
   test.each([true, false])('where secrets were written as if it were %s that there are none', async (none) => {
     const { repository } = await withFull();
     await using writer = await repository.begin(VM, 'full');
