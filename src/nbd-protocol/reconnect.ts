@@ -11,6 +11,9 @@ import type { Settings } from './settings.ts';
 
 const log = createLog('nbd');
 
+/** A read that fails is not halved below this, in bytes. */
+const SECTOR = 512;
+
 /**
  * The connections to one export. Jobs go to whichever has room; another connection is opened when none has, one after
  * another; and when one is lost, only the jobs it had in flight are sent again elsewhere.
@@ -132,7 +135,7 @@ export class ConnectionPool {
       return;
     }
     if (verdict.kind === 'halve') {
-      const halves = halve(job, this.#session.blockSizes?.minimum ?? 512);
+      const halves = halve(job, Math.max(this.#session.blockSizes?.minimum ?? 0, SECTOR));
       if (halves === undefined) job.failed(verdict.error);
       else this.#queue.unshift(...halves);
       return;

@@ -1,6 +1,4 @@
-import { once } from 'node:events';
-import type { Socket } from 'node:net';
-import { TLSSocket } from 'node:tls';
+import { createServer, type TLSSocket, type TlsOptions } from 'node:tls';
 import type { Clock } from '../core/index.ts';
 import type { Disk } from '../disk/index.ts';
 import { INIT_MAGIC, MAX_OPTION_DATA, OPTION_MAGIC, REQUEST_MAGIC } from './constants.ts';
@@ -94,36 +92,37 @@ export function* readRequest(): Reading<RequestHeader> {
 
 /** Puts TLS around the connection, after the ACK was sent. */
 export async function secureServer({ transport }: ServerConnection, tls: NbdServerTlsOptions): Promise<void> {
-  await transport.upgrade(async (socket: Socket) => {
-    const { clientCa } = tls;
-    const secure = new TLSSocket(socket, {
-      isServer: true,
-      key: tls.key,
-      cert: tls.cert,
-      minVersion: tls.minVersion ?? 'TLSv1.2',
-      ...(tls.maxVersion === undefined ? {} : { maxVersion: tls.maxVersion }),
-      ...(tls.ecdhCurve === undefined ? {} : { ecdhCurve: tls.ecdhCurve }),
-      ...(tls.ciphers === undefined ? {} : { ciphers: tls.ciphers }),
-      ...(clientCa === undefined ? {} : { ca: typeof clientCa === 'string' ? clientCa : [...clientCa] }),
-      requestCert: clientCa !== undefined,
-      rejectUnauthorized: clientCa !== undefined,
-    });
-    try {
-      await Promise.race([
-        once(secure, 'secure'),
-        transport.closed.then(() => Promise.reject(new Dropped('within TLS'))),
-      ]);
-    } catch (error) {
-      secure.destroy();
-      throw error;
-    }
-    const problem = clientCa === undefined ? undefined : secure.authorizationError;
-    if (clientCa !== undefined && !secure.authorized) {
-      secure.destroy();
-      throw new Dropped(`the client's certificate: ${String(problem)}`);
-    }
-    return secure;
+  await transport.upgrade((socket) => {
+    // A server that never listens: it checks clients' certificates, which a bare TLSSocket does not.
+    const server = createServer(tlsOptions(tls));
+    const { promise, resolve, reject } = Promise.withResolvers<TLSSocket>();
+    server.once('secureConnection', resolve).once('tlsClientError', reject);
+    void transport.closed.then(() => reject(new Dropped('within TLS')));
+    server.emit('connection', socket);
+    return promise;
   });
+}
+
+function tlsOptions({
+  key,
+  cert,
+  minVersion,
+  maxVersion,
+  ecdhCurve,
+  ciphers,
+  clientCa,
+}: NbdServerTlsOptions): TlsOptions {
+  return {
+    key,
+    cert,
+    minVersion: minVersion ?? 'TLSv1.2',
+    ...(maxVersion === undefined ? {} : { maxVersion }),
+    ...(ecdhCurve === undefined ? {} : { ecdhCurve }),
+    ...(ciphers === undefined ? {} : { ciphers }),
+    ...(clientCa === undefined ? {} : { ca: typeof clientCa === 'string' ? clientCa : [...clientCa] }),
+    requestCert: clientCa !== undefined,
+    rejectUnauthorized: clientCa !== undefined,
+  };
 }
 
 /** Runs `work` with an export, and gives the export back afterwards, whatever happens. */
