@@ -1,10 +1,15 @@
-import { randomBytes } from 'node:crypto';
+import { execFile } from 'node:child_process';
+import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
+import { readFile, writeFile } from 'node:fs/promises';
 import { connect as connectTcp } from 'node:net';
 import { buffer } from 'node:stream/consumers';
+import { promisify } from 'node:util';
 import { expect, test } from 'vitest';
 import { connectNbd } from '../../src/nbd-protocol/index.ts';
 import { type Simulator, startSimulator } from '../../src/simulator/index.ts';
+import { hasTool } from '../support/has-tool.ts';
+import { makeTempDir } from '../support/temp-dir.ts';
 import { logIn } from './client.ts';
 
 const MIB = 1024 * 1024;
@@ -95,4 +100,17 @@ test('faults refuse a connection and cut one within data', async () => {
   await using disk = await open(info);
   await disk.readInto(Buffer.alloc(MIB), 0);
   await expect(disk.readInto(Buffer.alloc(MIB), MIB)).rejects.toThrow();
+});
+
+test.runIf(hasTool('nbdcopy'))('nbdcopy copies a snapshot and checks the certificate', async () => {
+  await using simulator = await startSimulator();
+  await using directory = await makeTempDir();
+  const { vdi, info } = await snapshotOnNbd(simulator);
+  await writeFile(directory.file('ca-cert.pem'), info.cert);
+  const certificates = `tls-certificates=${encodeURIComponent(directory.path)}`;
+  const uri = `nbds://${info.address}:${info.port}/${encodeURIComponent(info.exportname)}?${certificates}`;
+  const copied = directory.file('copy.raw');
+  await promisify(execFile)('nbdcopy', ['--connections=1', uri, copied]);
+  const bytes = await readFile(copied);
+  expect(createHash('sha256').update(bytes).digest('hex')).toBe(await simulator.hashDisk(vdi));
 });
