@@ -29,6 +29,7 @@ async function guestBecomes(pool: Pool, vm: string, before: string, after: strin
 
 test.runIf(tools)(
   'other people’s tools open what we wrote, and a restored file system is clean and has its files',
+  { timeout: 120_000 },
   async () => {
     await using dir = await makeTempDir();
     await using pool = await startPool();
