@@ -35,7 +35,7 @@ function readPackage(folder: string): Package {
   const by = typeof author === 'object' ? author.name : author;
   const files = readdirSync(join(root, folder)).filter((file) => /^(?:licen[cs]e|copying)/i.test(file));
   const lines = files.flatMap((file) => copyrightLines(readFileSync(join(root, folder, file), 'utf8')));
-  const copyright = lines.length > 0 ? lines : [`Copyright ${by ?? `the authors of ${name}`} (no licence file)`];
+  const copyright = lines.length > 0 ? lines : [`Copyright ${by ?? `the authors of ${name}`} (from its package.json)`];
   return { name, version, license: named ?? licenses?.map(({ type }) => type).join(' OR ') ?? '', copyright };
 }
 

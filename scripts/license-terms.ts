@@ -1,5 +1,6 @@
 /** The texts of the licences that bundled packages are under, without copyright lines, by SPDX id. */
 export const terms: ReadonlyMap<string, string> = new Map([
+  ['BlueOak-1.0.0', 'https://blueoakcouncil.org/license/1.0.0'], // the licence asks for its text or this link
   [
     'ISC',
     `Permission to use, copy, modify, and/or distribute this software for any purpose with or without fee is hereby

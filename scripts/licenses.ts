@@ -23,7 +23,7 @@ export interface Package {
   readonly version: string;
   /** An SPDX expression; empty where the package names none. */
   readonly license: string;
-  /** The copyright lines of its licence file; its author where it has none. */
+  /** The copyright lines of its licence file; its author where there are none. */
   readonly copyright: readonly string[];
 }
 
@@ -103,7 +103,7 @@ export function copyrightLines(text: string): string[] {
   return text
     .split(/\r?\n/)
     .map((line) => line.replace(/^[\s*#]+|\s+$/g, ''))
-    .filter((line) => /^(?:copyright\b|\(c\)|©)/i.test(line) && /\d{4}|\(c\)|©|by /i.test(line));
+    .filter((line) => /^(?:copyright\s+(?!notices?\b|holders?\b|owners?\b|and\b)|\(c\)|©)/i.test(line));
 }
 
 /** `NOTICE`: ours, then what is bundled, then the terms it comes under. */

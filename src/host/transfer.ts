@@ -215,7 +215,7 @@ export async function download(
       checkEnd(transfer.doing, seen, expected);
     } catch (error) {
       transfer.signal.throwIfAborted();
-      if (!isNetworkFailure(error) && !isCut(error)) throw toBackupError(error, transfer.doing, context.session.scrub);
+      if (!isNetworkFailure(error)) throw toBackupError(error, transfer.doing, context.session.scrub);
       throw (await transfer.explanation()) ?? cut(transfer.doing, seen.length, expected);
     } finally {
       await transfer.finish();
@@ -265,10 +265,6 @@ function cut(doing: string, received: number, expected?: number): BackupError {
     retryable: true,
     facts: { received, expected },
   });
-}
-
-function isCut(error: unknown): boolean {
-  return (error as { code?: unknown } | undefined)?.code === 'ERR_STREAM_PREMATURE_CLOSE';
 }
 
 export interface UploadOptions extends CallOptions {

@@ -2,6 +2,10 @@ import { createServer } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { BackupError, HostError } from '../../src/core/index.ts';
 import { connectHost } from '../../src/host/index.ts';
+import { createRpc } from '../../src/host/rpc.ts';
+import { resolveTimeouts } from '../../src/host/timeouts.ts';
+import { createTrust } from '../../src/host/trust.ts';
+import { createXapiClient } from '../../src/host/xapi-client.ts';
 import { selfSigned, signedByAuthority } from './support/certificate.ts';
 import { Refused, type ScriptedHost, scriptedHost } from './support/scripted-host.ts';
 
@@ -67,6 +71,38 @@ describe('connectHost', () => {
     await new Promise((resolve) => nobody.close(resolve));
     const error = await failure(connectHost({ url: `https://127.0.0.1:${port}`, username: 'root', password: 'x' }));
     expect(error).toMatchObject({ code: 'HOST_UNREACHABLE', retryable: true, facts: { errno: 'ECONNREFUSED' } });
+  });
+
+  test('a member names its coordinator: the login goes there, certificate and all', async () => {
+    const login = remote.openMethods['session.login_with_password']!;
+    remote.openMethods['session.login_with_password'] = (...args) => {
+      remote.openMethods['session.login_with_password'] = login;
+      void args;
+      throw new Refused('HOST_IS_SLAVE', '127.0.0.2');
+    };
+    await using host = await remote.connect();
+    expect(host.facts.poolName).toBe('pool');
+    const logins = remote.calls.filter(({ method }) => method === 'session.login_with_password');
+    expect(logins.map(({ address }) => address)).toEqual(['127.0.0.1', '127.0.0.2']);
+    expect(remote.calls.at(-1)?.address).toBe('127.0.0.2');
+  });
+
+  test('a client that the caller holds makes the calls, and stays connected', async () => {
+    const trust = createTrust({ fingerprint256: remote.certificate.fingerprint256 });
+    const rpc = createRpc({ trust, timeouts: resolveTimeouts(), originator: 'caller' });
+    const target = { protocol: 'https:', hostname: '127.0.0.1', port: String(remote.port) };
+    const client = createXapiClient({ target, username: 'root', password: remote.password, rpc });
+    await client.connect();
+    const host = await connectHost({ url: remote.url, client });
+    expect(host.facts.poolName).toBe('pool');
+    remote.methods['VM.snapshot'] = () => 'OpaqueRef:new';
+    expect(await host.callAsync('VM.snapshot', [])).toBe('OpaqueRef:new');
+    await host.close();
+    expect(remote.sessions.size).toBe(1);
+    expect(remote.calls.filter(({ method }) => method.startsWith('session.'))).toHaveLength(1);
+    await client.disconnect();
+    await rpc.settle(1000);
+    rpc.close();
   });
 
   test('a host that takes the connection and says nothing is TIMEOUT', async () => {

@@ -78,9 +78,15 @@ test('copyright lines are found in a licence text, its terms are not', () => {
 
   Copyright (c) 2015-2020 Ada
 Copyright 2021 Grace <g@example.org>
+Copyright The Foundation and other contributors
 The above copyright notice and this permission notice
-copyright holders be liable`;
-  expect(copyrightLines(text)).toEqual(['Copyright (c) 2015-2020 Ada', 'Copyright 2021 Grace <g@example.org>']);
+copyright holders be liable
+Copyright notice and terms`;
+  expect(copyrightLines(text)).toEqual([
+    'Copyright (c) 2015-2020 Ada',
+    'Copyright 2021 Grace <g@example.org>',
+    'Copyright The Foundation and other contributors',
+  ]);
 });
 
 test('the notice names every bundled package and holds the terms', () => {

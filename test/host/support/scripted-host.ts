@@ -44,7 +44,7 @@ export interface ScriptedHost extends AsyncDisposable {
   readonly sessions: Set<string>;
   readonly tasks: Map<string, ScriptedTask>;
   /** Every call, with its arguments, but for event queries. */
-  readonly calls: { readonly method: string; readonly params: unknown[] }[];
+  readonly calls: { readonly method: string; readonly params: unknown[]; readonly address: string }[];
   /** Decrypted bytes of requests that arrived. */
   received: number;
   /** Replace or add what the host answers; arguments come without the session. */
@@ -179,7 +179,8 @@ export async function scriptedHost(given?: TestCertificate): Promise<ScriptedHos
         params: unknown[];
         id: number;
       };
-      if (method !== 'event.from') host.calls?.push({ method, params });
+      if (method !== 'event.from')
+        host.calls?.push({ method, params, address: message.socket.localAddress?.replace('::ffff:', '') ?? '' });
       let body: object;
       try {
         body = { jsonrpc: '2.0', result: await answer(method, params), id };
