@@ -21,6 +21,8 @@ export interface HttpServices {
 /** A listening HTTPS server. */
 export interface HttpServer {
   readonly port: number;
+  /** Ends every open connection. */
+  dropConnections(): void;
   close(): Promise<void>;
 }
 
@@ -98,6 +100,9 @@ export async function listen(
   await once(server, 'listening');
   return {
     port: (server.address() as AddressInfo).port,
+    dropConnections() {
+      for (const socket of sockets) socket.destroy();
+    },
     async close() {
       server.close();
       for (const socket of sockets) socket.destroy();

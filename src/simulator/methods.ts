@@ -1,3 +1,4 @@
+import { availableMethods } from './availability.ts';
 import type { MethodTable } from './method.ts';
 import { deviceMethods } from './methods-devices.ts';
 import { eventMethods } from './methods-event.ts';
@@ -7,10 +8,11 @@ import { sessionMethods } from './methods-session.ts';
 import { taskMethods } from './methods-task.ts';
 import { vdiMethods } from './methods-vdi.ts';
 import { vmMethods } from './methods-vm.ts';
+import type { Profile } from './profiles.ts';
 
-/** Every method of the simulated host. Later tables replace what earlier ones have under the same name. */
-export function allMethods(): MethodTable {
-  const table: MethodTable = {
+/** Every method of the simulated release. Later tables replace what earlier ones have under the same name. */
+export function methodsOf(profile: Profile): MethodTable {
+  const all: MethodTable = {
     ...genericMethods(),
     ...sessionMethods(() => Object.keys(table)),
     ...taskMethods,
@@ -20,5 +22,6 @@ export function allMethods(): MethodTable {
     ...deviceMethods,
     ...vdiMethods,
   };
+  const table = availableMethods(all, profile);
   return table;
 }

@@ -61,8 +61,42 @@ const XCP_NG_8_3: Profile = {
   excludedDeviceTypes: true,
 };
 
+const XCP_NG_8_2: Profile = {
+  ...XCP_NG_8_3,
+  name: 'xcp-ng-8.2',
+  productVersion: '8.2.1',
+  platformVersion: '3.2.1',
+  xapiVersion: '1.249.41',
+  apiVersion: [2, 15],
+  snapshotIgnoreVdis: false,
+  vtpm: false,
+  excludedDeviceTypes: false,
+};
+
+const XENSERVER_7_2: Profile = {
+  ...XCP_NG_8_2,
+  name: 'xenserver-7.2',
+  productBrand: 'XenServer',
+  productVersion: '7.2.0',
+  platformVersion: '2.3.0',
+  xapiVersion: '1.14.45',
+  apiVersion: [2, 7],
+  errorObjects: false,
+  headLimit: undefined,
+  changedBlockTracking: false,
+  nbd: false,
+  quiesce: 'available',
+  xvaChecksum: 'sha1',
+  xvaZstd: false,
+  rawExportTar: false,
+};
+
 /** Every release that can be simulated, by name. */
-export const profiles = { 'xcp-ng-8.3': XCP_NG_8_3 } as const satisfies Readonly<Record<string, Profile>>;
+export const profiles = {
+  'xcp-ng-8.3': XCP_NG_8_3,
+  'xcp-ng-8.2': XCP_NG_8_2,
+  'xenserver-7.2': XENSERVER_7_2,
+} as const satisfies Readonly<Record<string, Profile>>;
 
 /** A name in {@link profiles}. */
 export type ProfileName = keyof typeof profiles;

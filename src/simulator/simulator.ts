@@ -10,7 +10,7 @@ import { handlers } from './handlers.ts';
 import { listen } from './http-server.ts';
 import { createImageStore } from './images.ts';
 import { answerCall, parseCall } from './json-rpc.ts';
-import { allMethods } from './methods.ts';
+import { methodsOf } from './methods.ts';
 import { startNbdServer } from './nbd-service.ts';
 import { setUpPool } from './pool-setup.ts';
 import { type ProfileName, profiles } from './profiles.ts';
@@ -70,6 +70,8 @@ export interface Simulator extends AsyncDisposable {
   readonly refs: PoolRefs;
   /** Makes something go wrong; the function returned takes it back. */
   fault<N extends FaultName>(name: N, options: FaultOptions[N] & FaultTimes): () => void;
+  /** As when the toolstack restarts: connections end, and tasks are forgotten without an event. Sessions stay. */
+  restartToolstack(): void;
   /** Ends every connection, and removes all files. */
   close(): Promise<void>;
 }
@@ -126,7 +128,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
       background.add(promise);
     },
   };
-  const dispatch = createDispatch(simulation, allMethods());
+  const dispatch = createDispatch(simulation, methodsOf(profile));
 
   const server = await listen(ADDRESS, identityFiles, profile.headLimit, {
     async call(body, gone, drop) {
@@ -177,6 +179,10 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     },
     hashDisk: (vdi) => world.image(findDisk(world, vdi, undefined)).hash(),
     fault: (name, faultOptions) => faults.arm(name, faultOptions),
+    restartToolstack() {
+      simulation.tasks.forgetAll();
+      server.dropConnections();
+    },
     close,
     [Symbol.asyncDispose]: close,
   };

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Clock } from '../core/index.ts';
+import { missingFields } from './availability.ts';
 import { type AnyRecord, type ClassName, newRecord, type RecordOf } from './data-model.ts';
 import type { Faults } from './faults.ts';
 import type { Image, ImageStore } from './image.ts';
@@ -81,6 +82,7 @@ export function createWorld({ images, ...options }: WorldOptions): World {
       const given: { readonly uuid?: unknown } = fields;
       const uuid = given.uuid ?? randomUUID();
       const record = newRecord(className, { ...fields, uuid } as Partial<RecordOf<typeof className>>);
+      for (const field of missingFields(className, options.profile)) Reflect.deleteProperty(record, field);
       tableOf(className).set(ref, record);
       note(className, ref);
       relate(className, ref, {}, record);
