@@ -103,7 +103,7 @@ export function copyrightLines(text: string): string[] {
   return text
     .split(/\r?\n/)
     .map((line) => line.replace(/^[\s*#]+|\s+$/g, ''))
-    .filter((line) => /^(?:copyright\s+(?!notices?\b|holders?\b|owners?\b|and\b)|\(c\)|©)/i.test(line));
+    .filter((line) => /^(?:Copyright\s+(?!notices?\b|holders?\b|owners?\b|and\b)|\([cC]\)|©)/.test(line));
 }
 
 /** `NOTICE`: ours, then what is bundled, then the terms it comes under. */

@@ -81,7 +81,8 @@ Copyright 2021 Grace <g@example.org>
 Copyright The Foundation and other contributors
 The above copyright notice and this permission notice
 copyright holders be liable
-Copyright notice and terms`;
+Copyright notice and terms
+copyright in it.`;
   expect(copyrightLines(text)).toEqual([
     'Copyright (c) 2015-2020 Ada',
     'Copyright 2021 Grace <g@example.org>',
