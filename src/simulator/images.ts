@@ -4,7 +4,7 @@ import { assertRange } from '../bytes/index.ts';
 import { type Disk, type Extent, hashDisk, joinExtents, type RangeOptions, rangeOf } from '../disk/index.ts';
 import { type ChangeBitmap, changeBitmap } from './change-bitmap.ts';
 import type { Image, ImageNode, ImageStore } from './image.ts';
-import { fileLayer, IMAGE_BLOCK_SIZE, type Layer, rawFileLayer, type WritableLayer } from './image-layer.ts';
+import { COPY_SIZE, fileLayer, IMAGE_BLOCK_SIZE, type Layer, rawFileLayer, type WritableLayer } from './image-layer.ts';
 
 const BLOCK_OVERHEAD = 4096; // bitmap and alignment of a block in a VHD on storage
 
@@ -22,7 +22,7 @@ export function roundToVhdSize(size: number): number {
 
 /**
  * Images as chains of sparse files in `directory`, which must exist. Terabytes that were never written cost nothing.
- * A block is copied up when it is first written in a new leaf, as a whole.
+ * Storage is given out in blocks of 2 MiB; a write in a new leaf copies up what it leaves of 64 KiB at its edges.
  */
 export function createImageStore(directory: string): ImageStore {
   const nodes = new Set<Node>();
@@ -70,26 +70,36 @@ export function createImageStore(directory: string): ImageStore {
       if (destroyed) throw new Error('the image was destroyed');
     }
 
-    /** Reads within one block. */
-    async function readPiece(target: Uint8Array, offset: number): Promise<void> {
+    /** Reads within one block, from a node and what is below it. */
+    async function readPiece(from: Node | undefined, target: Uint8Array, offset: number): Promise<void> {
       const block = Math.floor(offset / IMAGE_BLOCK_SIZE);
-      for (const { layer } of chain(leaf)) {
-        if (layer.has(block)) return layer.read(target, offset);
+      const top = chain(from).find(({ layer }) => layer.has(block));
+      if (top === undefined) {
+        target.fill(0);
+        return;
       }
-      target.fill(0);
+      for (let done = 0; done < target.byteLength; ) {
+        const { held, length } = top.layer.run(offset + done);
+        const part = target.subarray(done, done + length);
+        if (held) await top.layer.read(part, offset + done);
+        else await readPiece(top.parent, part, offset + done);
+        done += part.byteLength;
+      }
     }
 
-    /** Writes within one block. */
+    /** Writes within one block; where a node below has it, too, what the write leaves of its first and last 64 KiB. */
     async function writePiece(data: Uint8Array, offset: number): Promise<void> {
-      const block = Math.floor(offset / IMAGE_BLOCK_SIZE);
-      const start = block * IMAGE_BLOCK_SIZE;
-      const end = Math.min(start + IMAGE_BLOCK_SIZE, size);
-      const copied = !leafLayer.has(block) && data.byteLength < end - start && isBelow(block);
-      if (!copied) return leafLayer.write(data, offset);
-      const whole = new Uint8Array(end - start);
-      await readPiece(whole, start);
-      whole.set(data, offset - start);
-      return leafLayer.write(whole, start);
+      const end = offset + data.byteLength;
+      const first = offset - (offset % COPY_SIZE);
+      const last = end - (end % COPY_SIZE);
+      const copyEnd = last < end ? Math.min(last + COPY_SIZE, size) : end;
+      const whole = offset === first && end === copyEnd;
+      if (whole || !isBelow(Math.floor(offset / IMAGE_BLOCK_SIZE))) return leafLayer.write(data, offset);
+      const bytes = new Uint8Array(copyEnd - first);
+      await readPiece(leaf, bytes.subarray(0, COPY_SIZE), first);
+      if (copyEnd > end && last > first) await readPiece(leaf, bytes.subarray(last - first), last);
+      bytes.set(data, offset - first);
+      return leafLayer.write(bytes, first);
     }
 
     function isBelow(block: number): boolean {
@@ -121,7 +131,7 @@ export function createImageStore(directory: string): ImageStore {
         assertAlive();
         assertRange('image', size, offset, target.byteLength);
         for (const [from, to] of pieces(offset, target.byteLength)) {
-          await readPiece(target.subarray(from - offset, to - offset), from);
+          await readPiece(leaf, target.subarray(from - offset, to - offset), from);
         }
       },
       write: (data, offset) =>
