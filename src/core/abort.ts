@@ -21,9 +21,8 @@ export async function abortable<T>(promise: Promise<T>, signal: AbortSignal | un
   if (signal.aborted) onAbort();
   else signal.addEventListener('abort', onAbort, { once: true });
   try {
-    return await Promise.race([promise, aborted]);
+    return await Promise.race([promise, aborted]); // a failure after the abort is taken note of by the race
   } finally {
     signal.removeEventListener('abort', onAbort);
-    promise.catch(() => {}); // whoever started it sees its failure; here the abort won
   }
 }

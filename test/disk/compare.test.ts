@@ -1,8 +1,9 @@
+import { setImmediate } from 'node:timers/promises';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { memorySource } from '../../src/bytes/index.ts';
 import { compareDisks, type Disk, memoryDisk, rawDisk } from '../../src/disk/index.ts';
-import { type Cell, cellDisk } from '../support/disks.ts';
+import { type Cell, cellDisk, heldDisk } from '../support/disks.ts';
 import { patterned } from '../support/patterned.ts';
 import { failingSource, InjectedFailure } from '../support/sources.ts';
 
@@ -92,6 +93,16 @@ test('a read that fails on either side rejects, and both are left', async () => 
     const disks = [a, b].map((failAt) => rawDisk(failingSource(memorySource(content), failAt)));
     await expect(compareDisks(disks[0]!, disks[1]!)).rejects.toBeInstanceOf(InjectedFailure);
   }
+});
+
+test('a difference found ends the reads of both disks before it is told', async () => {
+  const long = heldDisk(20 * 2 ** 21, 2 ** 21);
+  const other = rawDisk(memorySource(new Uint8Array(20 * 2 ** 21).fill(1)));
+  const longer = compareDisks(long, other);
+  while (long.reads.length < 5) await setImmediate();
+  long.reads[0]!.finish();
+  expect(await longer).toMatchObject({ equal: false, offset: 0, reason: 'content' });
+  expect(long.running).toBe(0);
 });
 
 test('an abort rejects with its reason', async () => {

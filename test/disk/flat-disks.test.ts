@@ -55,6 +55,13 @@ describe('memoryDisk', () => {
     ]);
   });
 
+  test('counts the runs from the start of the disk, wherever the range starts', async () => {
+    expect(await toArray(memoryDisk(bytes).extents({ offset: 100 * KIB, length: 120 * KIB }))).toEqual([
+      { offset: 100 * KIB, length: 92 * KIB, kind: 'zero' },
+      { offset: 192 * KIB, length: 28 * KIB, kind: 'data' },
+    ]);
+  });
+
   test('writes into the bytes it was given', async () => {
     const own = new Uint8Array(100);
     const disk = memoryDisk(own);
