@@ -85,9 +85,9 @@ export function readFooter(bytes: Uint8Array, base: number): FooterRead {
   }
 }
 
-/** Why these first bytes of a file or stream are no VHD's. */
-export function nothingLike(head: Uint8Array): VhdFinding {
-  const actual = detectFormat(head) ?? 'neither at the start nor at the end';
+/** Why these first bytes of a file or stream are no VHD's; `otherwise`: where they are nothing that we know. */
+export function nothingLike(head: Uint8Array, otherwise = 'none at the start, none at the end'): VhdFinding {
+  const actual = detectFormat(head) ?? otherwise;
   return error('VHD_NOT_VHD', 'file', 0, `a VHD footer ("${FOOTER_COOKIE}")`, actual);
 }
 

@@ -69,6 +69,8 @@ export interface VhdStreamReading extends AsyncDisposable {
   close(): Promise<void>;
 }
 
+const NONE_AT_START = 'none (a fixed VHD has its only one at the end: it is no stream, open it as a file)';
+
 /** Offsets in a stream cannot be held against its end, which nobody knows. */
 const NO_END = Number.MAX_SAFE_INTEGER;
 
@@ -134,7 +136,7 @@ async function readHead(reader: ByteReader, { file, order = 'ascending' }: ReadV
 
   const footerBytes = await readPiece(reader, FOOTER_SIZE, 'first footer', file);
   const { footer, hasCookie, problem } = readFooter(footerBytes, 0);
-  if (footer === undefined) throw errorOf(hasCookie ? problem : nothingLike(footerBytes), file);
+  if (footer === undefined) throw errorOf(hasCookie ? problem : nothingLike(footerBytes, NONE_AT_START), file);
   check(checkFooter(footer, 0, Date.now()));
   if (footer.diskType === DISK_TYPES.fixed) {
     check([error('VHD_DISK_TYPE', 'first footer: disk type', 60, 'dynamic or differencing at the start', 'fixed')]);
