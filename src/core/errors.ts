@@ -13,9 +13,7 @@ export type ErrorCode =
   | 'PLAN_STALE'
   | 'PLAN_CONFLICT'
   | 'FALLBACK_REFUSED'
-  | 'RESTORE_MISMATCH'
   | 'RUN_FAILED'
-  | 'DISKS_DIFFER'
   // host
   | 'HOST_CALL_FAILED'
   | 'HOST_UNREACHABLE'

@@ -29,7 +29,7 @@ test('after a kill at any stage the next run is right and leaves nothing else', 
   for (const killAt of STAGES) {
     await simulator.writeDisk(vm.uuid, '0', 2 * MIB, randomBytes(3 * MIB));
     await simulator.writeDisk(vm.uuid, '1', 512, randomBytes(MIB));
-    expect(await runChild(child, { ...orders, killAt })).toMatchObject({ signal: 'SIGKILL' });
+    expect(await runChild(child, [JSON.stringify({ ...orders, killAt })])).toMatchObject({ signal: 'SIGKILL' });
     points += killAt === 'finish' ? 1 : 0; // only then was the point committed
     expect(await repository.list()).toHaveLength(points);
 
