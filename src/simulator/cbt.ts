@@ -18,7 +18,7 @@ export function setChangeTracking(simulation: Simulation, vdiRef: string, wanted
     throw new XapiFailure('VDI_INCOMPATIBLE_TYPE', [vdiRef, vdi.type]);
   }
   if (vdi.is_a_snapshot) {
-    throw new XapiFailure('OPERATION_NOT_ALLOWED', ['VDI is a snapshot: changed block tracking cannot be changed']);
+    throw new XapiFailure('OPERATION_NOT_ALLOWED', [`VDI is a snapshot: ${vdiRef}`]);
   }
   if (vdi.sm_config['type'] === 'raw') {
     throw new XapiFailure('SR_BACKEND_FAILURE_66', ['', 'The VDI is raw: it cannot be tracked', '']);
@@ -56,21 +56,30 @@ export async function destroyData(simulation: Simulation, vdiRef: string, signal
   const { world, timing } = simulation;
   const vdi = world.getObject('VDI', vdiRef);
   if (!vdi.is_a_snapshot) {
-    throw new XapiFailure('OPERATION_NOT_ALLOWED', ['VDI is not a snapshot: its data cannot be destroyed']);
+    throw new XapiFailure('OPERATION_NOT_ALLOWED', [`VDI is not a snapshot: ${vdiRef}`]);
   }
   if (!vdi.cbt_enabled) throw new XapiFailure('VDI_NO_CBT_METADATA', [vdiRef]);
   assertVdiOperation(simulation, vdiRef, 'data_destroy');
   if (vdi.type === 'cbt_metadata') return;
-  await vbdsGone(simulation, vdiRef, AbortSignal.any([signal, AbortSignal.timeout(timing.dataDestroyWaitMs)]), signal);
+  // The type changes before the wait: whoever looks meanwhile meets VDI_INCOMPATIBLE_TYPE.
+  world.updateObject('VDI', vdiRef, { type: 'cbt_metadata' });
+  try {
+    const deadline = AbortSignal.any([signal, AbortSignal.timeout(timing.dataDestroyWaitMs)]);
+    await vbdsGone(simulation, vdiRef, deadline, signal);
+  } catch (error) {
+    world.updateObject('VDI', vdiRef, { type: vdi.type });
+    throw error;
+  }
   const parent = parentOf(simulation, vdiRef);
   const image = world.findImage(vdiRef);
   world.setImage(vdiRef, undefined);
   await image?.destroy();
-  const { 'vhd-parent': _parent, ...sm_config } = world.getObject('VDI', vdiRef).sm_config;
+  const { sm_config, other_config } = world.getObject('VDI', vdiRef);
+  const { 'vhd-parent': _parent, ...left } = sm_config;
   world.updateObject('VDI', vdiRef, {
-    type: 'cbt_metadata',
     physical_utilisation: 0,
-    sm_config: { ...sm_config, content_id: NO_CONTENT },
+    sm_config: left,
+    other_config: { ...other_config, content_id: NO_CONTENT },
     allowed_operations: ['destroy', 'list_changed_blocks', 'forget', 'update'],
   });
   collectGarbage(simulation, parent);

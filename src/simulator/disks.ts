@@ -105,6 +105,9 @@ export async function destroyDisk(simulation: Simulation, vdiRef: string): Promi
   const parent = parentOf(simulation, vdiRef);
   const image = world.findImage(vdiRef);
   for (const vbd of VBDs) world.removeObject('VBD', vbd);
+  for (const [vm, { suspend_VDI }] of world.objects('VM')) {
+    if (suspend_VDI === vdiRef) world.updateObject('VM', vm, { suspend_VDI: NULL_REF });
+  }
   if (is_a_snapshot) chains.drop(uuid);
   else chains.end(uuid);
   world.removeObject('VDI', vdiRef);

@@ -11,8 +11,10 @@ export const deviceMethods: MethodTable = {
     params: 1,
     run(call, args) {
       const vbd = ref(call, 'VBD', args, 0);
-      if (call.world.getObject('VBD', vbd).currently_attached) {
-        throw new XapiFailure('OPERATION_NOT_ALLOWED', [`VBD '${vbd}' still attached`]);
+      const { currently_attached, uuid, VM } = call.world.getObject('VBD', vbd);
+      if (currently_attached) {
+        const machine = call.world.findObject('VM', VM)?.uuid ?? VM;
+        throw new XapiFailure('OPERATION_NOT_ALLOWED', [`VBD '${uuid}' still attached to '${machine}'`]);
       }
       call.world.removeObject('VBD', vbd);
     },
@@ -117,7 +119,7 @@ function createVbd({ world }: Call, fields: VbdFields): string {
   const { VM = NULL_REF, VDI = NULL_REF, type = 'Disk', mode = 'RW', empty = false, userdevice = '' } = fields;
   const vm = world.getObject('VM', VM);
   if (type === 'CD' && mode !== 'RO') throw new XapiFailure('VBD_CDS_MUST_BE_READONLY');
-  if (empty && type !== 'CD') throw new XapiFailure('VBD_NOT_REMOVABLE_MEDIA', [NULL_REF]);
+  if (empty && type !== 'CD') throw new XapiFailure('VBD_NOT_REMOVABLE_MEDIA', ['in constructor']);
   if (!empty) {
     const vdi = world.getObject('VDI', VDI);
     if (vdi.type === 'cbt_metadata') throw new XapiFailure('VDI_INCOMPATIBLE_TYPE', [VDI, vdi.type]);
@@ -126,7 +128,7 @@ function createVbd({ world }: Call, fields: VbdFields): string {
   const used = vm.VBDs.map((vbd) => world.getObject('VBD', vbd).userdevice);
   const free = Array.from({ length: 255 }, (_, index) => String(index)).find((position) => !used.includes(position));
   const position = userdevice === 'autodetect' ? free! : userdevice;
-  if (!/^\d{1,3}$/.test(position)) throw new XapiFailure('INVALID_DEVICE', [position]);
+  if (!/^(\d{1,3}|(xvd|hd|sd)[a-z]{1,2})$/.test(position)) throw new XapiFailure('INVALID_DEVICE', [position]);
   if (used.includes(position)) throw new XapiFailure('DEVICE_ALREADY_EXISTS', [position]);
   return world.addObject('VBD', {
     ...fields,

@@ -45,7 +45,7 @@ export function assertVdiOperation(simulation: Simulation, vdiRef: string, opera
   if (vdi.type === 'cbt_metadata' && !LEFT_TO_METADATA.has(operation)) {
     throw new XapiFailure('VDI_INCOMPATIBLE_TYPE', [vdiRef, vdi.type]);
   }
-  if (!vdi.managed && operation !== 'destroy') throw new XapiFailure('VDI_NOT_MANAGED', [vdiRef]);
+  if (!vdi.managed) throw new XapiFailure('VDI_NOT_MANAGED', [vdiRef]);
   if (vdi.sharable && operation === 'snapshot') throw new XapiFailure('VDI_IS_SHARABLE', [vdiRef]);
   if (vdi.on_boot === 'reset' && NOT_ON_RESET.has(operation)) {
     throw new XapiFailure('VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION', []);

@@ -17,7 +17,14 @@ export interface XapiClient {
   disconnect(): Promise<void>;
   call(method: string, ...args: readonly unknown[]): Promise<unknown>;
   callAsync(method: string, ...args: readonly unknown[]): Promise<unknown>;
-  watchTask(ref: string): Promise<unknown>;
+  getResource(path: string, options: ResourceOptions): Promise<{ readonly body: AsyncIterable<Uint8Array> }>;
+  putResource(body: Uint8Array, path: string, options: ResourceOptions): Promise<unknown>;
+}
+
+interface ResourceOptions {
+  readonly query: Readonly<Record<string, string>>;
+  /** Makes a task and waits for its end. */
+  readonly task: true;
 }
 
 export interface XapiObject {

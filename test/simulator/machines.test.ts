@@ -107,9 +107,9 @@ test('disks, drives and interfaces are hung on it, each with the refusals of a h
   const first = await call<string>('VBD.create', vbd);
   for (const [changes, code, params] of [
     [{}, 'DEVICE_ALREADY_EXISTS', ['0']],
-    [{ userdevice: 'sda' }, 'INVALID_DEVICE', ['sda']],
+    [{ userdevice: 'first' }, 'INVALID_DEVICE', ['first']],
     [{ userdevice: '3', type: 'CD' }, 'VBD_CDS_MUST_BE_READONLY', []],
-    [{ userdevice: '3', empty: true, VDI: NULL_REF }, 'VBD_NOT_REMOVABLE_MEDIA', [NULL_REF]],
+    [{ userdevice: '3', empty: true, VDI: NULL_REF }, 'VBD_NOT_REMOVABLE_MEDIA', ['in constructor']],
     [{ userdevice: '3', VDI: 'OpaqueRef:gone' }, 'HANDLE_INVALID', ['VDI', 'OpaqueRef:gone']],
   ] as const) {
     await expect(call('VBD.create', { ...vbd, ...changes }), code).rejects.toMatchObject({ code, params });

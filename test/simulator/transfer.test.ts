@@ -1,9 +1,10 @@
 import { createHash, randomBytes } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import { request } from 'node:https';
+import { buffer } from 'node:stream/consumers';
 import { expect, test } from 'vitest';
 import { type Simulator, startSimulator } from '../../src/simulator/index.ts';
-import { logIn, send } from './client.ts';
+import { connect, logIn, send } from './client.ts';
 
 const MIB = 1024 * 1024;
 
@@ -195,4 +196,20 @@ test('an upload fails on demand after what it has read, and stalls until its tas
   await call('task.cancel', stalled.task);
   expect(await endOf(stalled.task)).toMatchObject({ status: 'cancelled' });
   expect((await stalled.answer).body.toString()).toMatch(/^HTTP\/1\.1 500/);
+});
+
+test('xen-api downloads a disk and uploads it again', async () => {
+  await using simulator = await startSimulator();
+  const { vdi } = await snapshotToExport(simulator);
+  await using client = await connect(simulator);
+  const { xapi } = client;
+  await xapi.objectsFetched;
+  const query = { vdi, format: 'raw' };
+  const response = await xapi.getResource('/export_raw_vdi', { query, task: true });
+  const content = await buffer(response.body);
+  expect(createHash('sha256').update(content).digest('hex')).toBe(await simulator.hashDisk(vdi));
+  const copy = await simulator.createVm({ disks: [{ size: 4 * MIB }], powerState: 'Halted' });
+  const target = { vdi: copy.disks[0]!.vdi, format: 'raw' };
+  await xapi.putResource(content, '/import_raw_vdi', { query: target, task: true });
+  expect(await simulator.hashDisk(copy.disks[0]!.vdi)).toBe(await simulator.hashDisk(vdi));
 });
