@@ -61,7 +61,8 @@ export async function connectHost(options: ConnectHostOptions): Promise<Host> {
   const gates = hostGates(target.host, options.limits);
   const closing = new AbortController();
   const running = new Set<() => Promise<void>>();
-  const label = target.port === 443 ? target.host : `${target.host}:${target.port}`;
+  const shown = target.host.includes(':') ? `[${target.host}]` : target.host;
+  const label = target.port === 443 ? shown : `${shown}:${target.port}`;
 
   const own = options.client === undefined;
   const client = options.client ?? createXapiClient({ target: xapiTarget, ...credentials(options), rpc });

@@ -1,4 +1,4 @@
-import { BackupError, type CallOptions, createLog, HostError, retry } from '../core/index.ts';
+import { abortable, anySignal, BackupError, type CallOptions, createLog, HostError, retry } from '../core/index.ts';
 import type { Disk } from '../disk/index.ts';
 import { connectNbd, type NbdDisk, NbdError } from '../nbd-protocol/index.ts';
 import type { ObjectId, OpenNbdOptions } from './host.ts';
@@ -42,48 +42,48 @@ export async function openNbd(context: NbdContext, id: ObjectId, options: OpenNb
   const letGo = context.diskUse.begin(vdi.ref);
   let current: NbdDisk;
   try {
-    current = await connect(context, vdi, options);
+    const signal = anySignal(options.signal, context.closing);
+    current = await connect(context, vdi, { ...options, signal });
   } catch (error) {
     await letGo();
     throw error;
   }
   const { size } = current;
+  const stop = new AbortController();
   let reopening: Promise<void> | undefined;
   let closed: Promise<void> | undefined;
 
-  /** With the information of now: the session in the old export name may be over. */
-  async function reopen(broken: NbdDisk, callOptions: CallOptions): Promise<void> {
-    if (broken !== current) return;
-    reopening ??= (async () => {
-      await broken.close();
-      const fresh = await connect(context, vdi, { ...options, ...callOptions });
-      if (fresh.size !== size) {
-        await fresh.close();
-        throw new BackupError(
-          'HOST_ANSWER_INVALID',
-          `disk ${vdi.uuid}: expected ${size} bytes again, got ${fresh.size}`,
-        );
-      }
-      current = fresh;
-    })().finally(() => {
-      reopening = undefined;
-    });
-    await reopening;
+  /**
+   * With the information of now: the session in the old export name may be over. Readers share one reopening, so none
+   * of their signals ends it.
+   */
+  async function reopen(broken: NbdDisk): Promise<void> {
+    await broken.close();
+    const fresh = await connect(context, vdi, { ...options, signal: anySignal(context.closing, stop.signal) });
+    if (fresh.size !== size) {
+      await fresh.close();
+      throw new BackupError('HOST_ANSWER_INVALID', `disk ${vdi.uuid}: expected ${size} bytes again, got ${fresh.size}`);
+    }
+    current = fresh;
   }
 
   async function readInto(target: Uint8Array, offset: number, callOptions: CallOptions = {}): Promise<void> {
+    const { signal } = callOptions;
     for (let reopenings = 0; ; reopenings++) {
-      await reopening;
+      if (reopening !== undefined) await abortable(reopening, signal);
       const disk = current;
       try {
         return await disk.readInto(target, offset, callOptions);
       } catch (error) {
-        callOptions.signal?.throwIfAborted();
+        signal?.throwIfAborted();
         if (!(error instanceof NbdError) || !error.retryable || reopenings === REOPENINGS || closed !== undefined) {
           throw error;
         }
         log.debug('reading over new connections', { vdi: vdi.uuid, code: error.code });
-        await reopen(disk, callOptions);
+        if (disk !== current) continue; // another reader was quicker
+        reopening ??= reopen(disk).finally(() => {
+          reopening = undefined;
+        });
       }
     }
   }
@@ -91,6 +91,7 @@ export async function openNbd(context: NbdContext, id: ObjectId, options: OpenNb
   const close = () => {
     closed ??= (async () => {
       context.running.delete(close);
+      stop.abort(new BackupError('ABORTED', `disk ${vdi.uuid}: closed`));
       await reopening?.catch(() => {}); // its reader has the failure
       try {
         await current.close();
