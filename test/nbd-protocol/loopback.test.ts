@@ -278,3 +278,43 @@ test('an aborted read rejects with its reason, and the disk can be read on', asy
   await disk.readInto(target, 3 * MIB);
   expect(Buffer.compare(target, bytes.subarray(3 * MIB, 4 * MIB))).toBe(0);
 });
+
+test('a host name with addresses that do not answer', async () => {
+  const bytes = holey();
+  await using server = await serveNbd({ disk: memoryDisk(bytes) });
+  await using disk = await connectNbd({ host: 'localhost', port: server.port, exportName: 'disk' });
+  expect(await hashDisk(disk)).toBe(await hashDisk(memoryDisk(bytes)));
+});
+
+test('nobody there', async () => {
+  const server = await serveNbd({ disk: memoryDisk(holey()) });
+  await server.close();
+  await expect(connectNbd(server.uri)).rejects.toMatchObject({
+    code: 'NBD_CONNECT_FAILED',
+    stage: 'connect',
+    retryable: true,
+  });
+});
+
+test('connecting is given up with the reason of the signal, and gives its slot back', async () => {
+  let held = 0;
+  const acquireSlot = async () => {
+    held++;
+    return () => void held--;
+  };
+  const stop = new AbortController();
+  const reason = new Error('enough');
+  await using server = await serveNbd(
+    { disk: memoryDisk(holey()) },
+    {
+      hooks: {
+        onStep({ kind }) {
+          if (kind === 'option') stop.abort(reason);
+          return undefined;
+        },
+      },
+    },
+  );
+  await expect(connectNbd(server.uri, { signal: stop.signal, acquireSlot })).rejects.toBe(reason);
+  expect(held).toBe(0);
+});
