@@ -186,6 +186,9 @@ test('the loop that works: data goes, the bitmap stays, and the chain survives t
   await call('VM.destroy', s2.vm);
   await call('VDI.destroy', s2.vdi);
   expect((await changed(s1.vdi, s3.vdi)).blocks).toEqual([1, 2]);
+  await write(4);
+  const s4 = await snapshot('4');
+  expect((await changed(s1.vdi, s4.vdi)).blocks).toEqual([1, 2, 4]);
 
   for (const method of ['VDI.clone', 'VDI.snapshot', 'VDI.disable_cbt', 'VDI.get_nbd_info']) {
     await expect(call(method, s1.vdi), method).rejects.toMatchObject({
@@ -256,7 +259,8 @@ test('a grown disk reports in its new size', async () => {
   await write(200);
   const s2 = await snapshot('2');
   expect(await changed(s1.vdi, s2.vdi)).toEqual({ bytes: 32, blocks: [200] });
-  expect((await changed(s1.vdi, disk.vdi)).blocks).toEqual([200]); // live, but not attached
+  await write(201);
+  expect((await changed(s1.vdi, disk.vdi)).blocks).toEqual([200, 201]); // live, but not attached
 });
 
 test('a reverted machine has new disks without tracking', async () => {
