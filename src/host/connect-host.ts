@@ -1,6 +1,7 @@
 import { type CallOptions, type Clock, createLog, HostError, systemClock } from '../core/index.ts';
 import { exportDisk, exportMetadata, importDisk, importMetadata } from './disk-transfers.ts';
 import { createDiskUse } from './disk-use.ts';
+import { createExchangeLog, type ExchangeListener } from './exchange-log.ts';
 import type { Host } from './host.ts';
 import { toBackupError } from './host-errors.ts';
 import { getVm, listDisks, listVms, readFacts } from './inventory.ts';
@@ -40,6 +41,8 @@ export interface ConnectHostOptions extends CallOptions {
   /** For this process and this host; the last connection that says so wins. */
   readonly limits?: HostLimits | undefined;
   readonly timeouts?: HostTimeouts | undefined;
+  /** Called after each exchange with the host, without its secrets: for a transcript. */
+  readonly onExchange?: ExchangeListener | undefined;
   /** @defaultValue the machine's clock */
   readonly clock?: Clock | undefined;
 }
@@ -57,7 +60,8 @@ export async function connectHost(options: ConnectHostOptions): Promise<Host> {
   const target = parseTarget(xapiTarget);
   const trust = createTrust(options.tls, options.insecure);
   const timeouts = resolveTimeouts(options.timeouts);
-  const rpc = createRpc({ trust, timeouts, limits: options.limits, originator });
+  const exchanges = createExchangeLog(options.onExchange);
+  const rpc = createRpc({ trust, timeouts, limits: options.limits, originator, exchanges });
   const gates = hostGates(target.host, options.limits);
   const closing = new AbortController();
   const running = new Set<() => Promise<void>>();
@@ -87,7 +91,7 @@ export async function connectHost(options: ConnectHostOptions): Promise<Host> {
     const records = createRecordReader(session);
     const facts = await readFacts(records);
     const context: NbdContext = {
-      ...{ session, tasks, records, trust, timeouts, gates, target, clock, running },
+      ...{ session, tasks, records, trust, timeouts, gates, target, clock, running, exchanges },
       limits: options.limits,
       diskUse: createDiskUse(session, records, timeouts, clock),
       closing: closing.signal,

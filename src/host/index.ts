@@ -1,4 +1,5 @@
 export { type ConnectHostOptions, connectHost } from './connect-host.ts';
+export type { ExchangeListener, HostCall, HostExchange, HostRequest } from './exchange-log.ts';
 export type {
   AsyncCallOptions,
   DiskExport,

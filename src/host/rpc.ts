@@ -1,6 +1,7 @@
 import { Agent, type RequestOptions, request as requestHttps } from 'node:https';
 import type { Duplex } from 'node:stream';
 import { BackupError, createLog } from '../core/index.ts';
+import type { ExchangeLog } from './exchange-log.ts';
 import { type HostLimits, hostGates } from './limits.ts';
 import type { XapiTarget, XapiTransport } from './replacements/transports.ts';
 import { formatCall, parseAnswer, Refusal } from './rpc-envelope.ts';
@@ -23,6 +24,7 @@ export interface RpcOptions {
   readonly limits?: HostLimits | undefined;
   /** Who we are, in the host's list of sessions. */
   readonly originator: string;
+  readonly exchanges: ExchangeLog;
 }
 
 /** The calls of one connection: keeps sockets, whose certificates were checked, for the next call. */
@@ -44,7 +46,7 @@ export function parseTarget(target: XapiTarget): Target {
   return { protocol, host: target.hostname.replace(/^\[|\]$/g, ''), port };
 }
 
-export function createRpc({ trust, timeouts, limits, originator }: RpcOptions): Rpc {
+export function createRpc({ trust, timeouts, limits, originator, exchanges }: RpcOptions): Rpc {
   const closing = new AbortController();
   const inFlight = new Set<Promise<unknown>>();
   let lastId = 0;
@@ -55,8 +57,12 @@ export function createRpc({ trust, timeouts, limits, originator }: RpcOptions): 
     const body = formatCall(method, params, ++lastId);
     const started = Date.now();
     try {
-      const text = await post(target, method, body, closing.signal);
-      return parseAnswer(text, method);
+      const result = parseAnswer(await post(target, method, body, closing.signal), method);
+      exchanges.call(method, params, started, { result });
+      return result;
+    } catch (error) {
+      exchanges.call(method, params, started, { error: describeFailure(error) });
+      throw error;
     } finally {
       log.debug(method, { host: target.host, ms: Date.now() - started });
     }
@@ -190,4 +196,10 @@ class CheckedAgent extends Agent {
     );
     return undefined;
   }
+}
+
+/** A failure for a transcript: the host's own code and parameters, or what went wrong on the way. */
+function describeFailure(error: unknown): unknown {
+  if (error instanceof Refusal) return { code: error.code, params: error.params };
+  return error instanceof Error ? error.message : String(error);
 }

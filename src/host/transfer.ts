@@ -2,6 +2,7 @@ import { exactly, type SizedStream } from '../bytes/index.ts';
 import { anySignal, BackupError, type CallOptions, type Clock, createLog, type HostError } from '../core/index.ts';
 import type { DiskUse } from './disk-use.ts';
 import { type ErrorPageWatch, watchForErrorPage } from './error-page.ts';
+import type { ExchangeLog } from './exchange-log.ts';
 import { isNetworkFailure, toBackupError } from './host-errors.ts';
 import { createExchange, type Exchange, formatRequestHead, type ResponseHead } from './http-exchange.ts';
 import type { HostGates } from './limits.ts';
@@ -34,6 +35,7 @@ export interface TransferContext {
   readonly gates: HostGates;
   readonly target: Target;
   readonly clock: Clock;
+  readonly exchanges: ExchangeLog;
   /** Fires when the connection is closed. */
   readonly closing: AbortSignal;
   /** How to end each transfer that runs: closing waits for them, while the session still lives. */
@@ -123,6 +125,14 @@ async function begin(context: TransferContext, request: TransferRequest, given?:
       await exchange.write(formatRequestHead({ ...request, query, host: target.host }), timeouts.idleMs);
       const head = await exchange.response(timeouts.firstByteMs);
       log.debug('answered', { path: request.path, host: target.host, status: head.status });
+      const { method, path } = request;
+      context.exchanges.request({
+        method,
+        path,
+        query,
+        status: head.status,
+        headers: Object.fromEntries(head.headers),
+      });
       if (head.status === 200) return { doing, exchange, head, signal, verdict, explanation, finish };
       exchange.destroy();
       if (head.status !== 302 || redirects === MAX_REDIRECTS) {

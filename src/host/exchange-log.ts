@@ -1,0 +1,97 @@
+/** What was asked of the host, and what it answered, without secrets: see {@link HostExchange}. */
+export interface HostCall {
+  readonly kind: 'call';
+  /** ISO 8601, UTC. */
+  readonly at: string;
+  readonly method: string;
+  /** Without the session. */
+  readonly params: unknown;
+  readonly durationMs: number;
+  readonly result?: unknown;
+  /** The host's code and parameters, or our words for what else went wrong. */
+  readonly error?: unknown;
+}
+
+/** A transfer: its request and the head of the answer, not the data. */
+export interface HostRequest {
+  readonly kind: 'request';
+  /** ISO 8601, UTC. */
+  readonly at: string;
+  readonly method: string;
+  readonly path: string;
+  /** Without session and task. */
+  readonly query: Readonly<Record<string, string>>;
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+/**
+ * One exchange with a host, for a transcript: passwords, session references and the contents of virtual TPMs are left
+ * out, and every reference is replaced by a number that is the same throughout one connection.
+ */
+export type HostExchange = HostCall | HostRequest;
+
+export type ExchangeListener = (exchange: HostExchange) => void;
+
+/** Takes down exchanges, if anybody listens. */
+export interface ExchangeLog {
+  call(
+    method: string,
+    params: readonly unknown[],
+    startedAt: number,
+    outcome: { result: unknown } | { error: unknown },
+  ): void;
+  request(exchange: Omit<HostRequest, 'kind' | 'at'>): void;
+}
+
+/** Calls whose answers or arguments are secret as a whole. */
+const SECRET_CALLS = /^(?:session\.|VTPM\.(?:get|set)_contents$|host\.get_server_certificate$|secret\.)/;
+const SECRET_MEMBERS = /^(?:NVRAM|contents?|password|session_id|exportname)$/;
+
+export function createExchangeLog(listener: ExchangeListener | undefined): ExchangeLog {
+  if (listener === undefined) return { call() {}, request() {} };
+  const numbers = new Map<string, number>();
+  const pseudonym = (ref: string) => {
+    if (ref === 'OpaqueRef:NULL') return ref;
+    if (!numbers.has(ref)) numbers.set(ref, numbers.size + 1);
+    return `OpaqueRef:${numbers.get(ref)}`;
+  };
+  const clean = (value: unknown): unknown => {
+    if (typeof value === 'string') return value.replace(/OpaqueRef:[\w-]+/g, pseudonym);
+    if (Array.isArray(value)) return value.map(clean);
+    if (typeof value !== 'object' || value === null) return value;
+    return Object.fromEntries(
+      Object.entries(value).map(([key, member]) => [
+        clean(key),
+        SECRET_MEMBERS.test(key) ? '<left out>' : clean(member),
+      ]),
+    );
+  };
+  return {
+    call(method, params, startedAt, outcome) {
+      const secret = SECRET_CALLS.test(method);
+      const [, ...rest] = params; // the first is the session
+      listener({
+        kind: 'call',
+        at: new Date(startedAt).toISOString(),
+        method,
+        params: secret ? '<left out>' : clean(rest),
+        durationMs: Date.now() - startedAt,
+        ...('error' in outcome
+          ? { error: clean(outcome.error) }
+          : { result: secret ? '<left out>' : clean(outcome.result) }),
+      });
+    },
+    request({ query, headers, ...exchange }) {
+      const { session_id: _, task_id: __, ...shown } = query;
+      const at = new Date().toISOString();
+      listener({
+        kind: 'request',
+        at,
+        ...exchange,
+        query: clean(shown) as Record<string, string>,
+        headers: clean(headers) as Record<string, string>,
+      });
+    },
+  };
+}
