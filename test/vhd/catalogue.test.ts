@@ -99,6 +99,7 @@ const ROWS: readonly Row[] = [
   { row: '39 entry inside the table', bytes: () => table((v) => v.setUint32(0, 3)), ...refused('VHD_BLOCK_OVERLAP') },
   { row: '40 two equal entries', bytes: () => table((v) => v.setUint32(4, FIRST / 512)), ...refused('VHD_BLOCK_OVERLAP') },
   { row: '41 blocks overlap', bytes: () => table((v) => v.setUint32(4, FIRST / 512 + 100)), ...refused('VHD_BLOCK_OVERLAP') },
+  { row: '41b blocks overlap by a sector', bytes: () => make({ blocks: base.blocks!.slice(0, 1), tailGap: BLOCK, table: (v) => v.setUint32(4, (FIRST + BLOCK) / 512 - 1) }), ...refused('VHD_BLOCK_OVERLAP') },
   { row: '42 blocks in descending order', bytes: () => make({ blocks: [...base.blocks!].reverse() }), ...accepted, stream: refused('VHD_STREAM_ORDER') },
   { row: '43 creator tap without a batmap', bytes: () => make({ creator: 'tap\0', creatorVersion: 0x10003 }), ...warned('VHD_BATMAP'), stream: accepted },
   { row: '44 batmap with a wrong checksum', bytes: () => batmapped(1234), ...warned('VHD_BATMAP'), stream: accepted },

@@ -145,6 +145,17 @@ describe('the bytes of a differencing VHD', () => {
     ]);
   });
 
+  test('read the sectors that zeros share with something else', async () => {
+    const mixed = patterned(2048);
+    mixed.fill(0, 100, 1636);
+    const whole = memoryDisk(mixed);
+    const told = modelDisk(mixed, [{ offset: 100, length: 1536, kind: 'zero' }]);
+    const { chunks } = await vhdStream({ ...told, readInto: whole.readInto }, { parent: PARENT });
+    await using reread = await openVhd(memorySource(await collect(chunks)));
+    expect(await toArray(reread.extents())).toEqual([{ offset: 0, length: 2048, kind: 'data' }]);
+    expect(await bytesOf(reread)).toEqual(mixed);
+  });
+
   test('a dynamic VHD of such a disk is refused: it would claim zeros', async () => {
     await rejection(vhdStream(disk, { type: 'dynamic' }), 'VHD_PARENT_NEEDED');
   });
