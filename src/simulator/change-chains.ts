@@ -22,6 +22,7 @@ export interface ChangeChains {
   list(from: string, to: string, live?: Omit<ClosedLog, 'id'>): Uint8Array;
 }
 
+/** No disk is tracked yet. */
 export function createChangeChains(): ChangeChains {
   let chains: readonly ChangeChain[] = [];
   const change = (id: string, edit: (chain: ChangeChain) => ChangeChain) => {

@@ -23,7 +23,10 @@ export interface FaultOptions {
   };
   /** Answers a call with an error. `method` as called, for example `VM.snapshot` (also for its `Async` form). */
   'call-error': { readonly method: string; readonly code: string; readonly params?: readonly string[] };
-  /** Closes the connection instead of answering a call or a request. `after` the work is done, or before it. */
+  /**
+   * Closes the connection instead of answering a call (`method`, `Async.` included) or a request (`path`): before the
+   * work is done, or `after` it.
+   */
   'drop-connection': { readonly method?: string; readonly path?: string; readonly when?: 'before' | 'after' };
   /** Sends a request elsewhere: 302 to `https://<address><path and query>`. */
   redirect: { readonly path: string; readonly address: string };
@@ -31,14 +34,18 @@ export interface FaultOptions {
   'nbd-refuse': Record<never, never>;
   /** Cuts an NBD connection after this many bytes were read over it. */
   'nbd-cut': { readonly after: number };
-  /** Answers `VDI_IN_USE` to an operation on a disk. */
+  /**
+   * Answers `VDI_IN_USE` to an operation on a disk (`vdi`: reference or uuid; any if left out): `destroy`,
+   * `data_destroy`, `snapshot`, `list_changed_blocks` …; by default `attach`, which transfers and NBD do.
+   */
   'vdi-in-use': { readonly vdi?: string; readonly operation?: string };
-  /** Forgets the caller's session at its next call. */
+  /** Forgets the caller's session at its next call, or at the next one of `method`. */
   'session-lost': { readonly method?: string };
   /** Stops sending (export) or reading (import) after this many bytes, until the task is cancelled. */
   stall: { readonly after: number; readonly path?: string };
 }
 
+/** The name of a fault. */
 export type FaultName = keyof FaultOptions;
 
 /** How often a fault strikes. */

@@ -51,6 +51,7 @@ export function number(args: readonly XapiValue[], index: number): number {
   return parsed;
 }
 
+/** A parameter that must be true or false. */
 export function bool(args: readonly XapiValue[], index: number): boolean {
   const value = args[index];
   if (typeof value !== 'boolean') throw typeFailure('bool', value);

@@ -4,6 +4,9 @@ import { type World, XapiFailure } from './world.ts';
 /** The most sessions of one originator; the oldest goes first. */
 const MAX_SESSIONS = 500;
 
+/** `last_active` is no more exact than this, in milliseconds. */
+const TOUCH_MS = 10 * 60_000;
+
 /** Who may log in. */
 export interface Credentials {
   readonly username: string;
@@ -23,7 +26,7 @@ export interface Sessions {
 
 /** No session yet. */
 export function createSessions(world: World, credentials: Credentials, hostRef: () => string): Sessions {
-  const live = new Map<string, { readonly end: AbortController; readonly originator: string }>();
+  const live = new Map<string, { readonly end: AbortController; readonly originator: string; active: number }>();
 
   function logOut(ref: string): void {
     world.removeObject('session', ref);
@@ -48,11 +51,16 @@ export function createSessions(world: World, credentials: Credentials, hostRef: 
       });
       const same = [...live].filter(([, session]) => session.originator === originator);
       if (same.length >= MAX_SESSIONS) logOut(same[0]![0]);
-      live.set(ref, { end: new AbortController(), originator });
+      live.set(ref, { end: new AbortController(), originator, active: world.clock.now() });
       return ref;
     },
     check(ref) {
-      if (!live.has(ref)) throw new XapiFailure('SESSION_INVALID', [ref]);
+      const session = live.get(ref);
+      if (session === undefined) throw new XapiFailure('SESSION_INVALID', [ref]);
+      const now = world.clock.now();
+      if (now - session.active < TOUCH_MS) return;
+      session.active = now;
+      world.updateObject('session', ref, { last_active: hostDate(now) });
     },
     logOut,
     ended(ref) {

@@ -1,6 +1,8 @@
 /** Bytes. */
 export const KIB = 1024;
+/** Bytes. */
 export const MIB = 1024 * KIB;
+/** Bytes. */
 export const GIB = 1024 * MIB;
 
 /** The unit in which a VHD on storage is allocated. */
