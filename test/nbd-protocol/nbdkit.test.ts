@@ -239,6 +239,40 @@ describe.runIf(hasTool('nbdkit'))('nbdkit', () => {
     expect(await readFile(log, 'utf8')).toContain('Disconnect');
   });
 
+  test('row 15: what is random once stays so', async () => {
+    await withDisk(['-r', 'random', '1M', 'seed=42'], async (disk) => same(await readAll(disk), await readAll(disk)));
+  });
+
+  test('row 26: a read that the server itself tries again', async () => {
+    const pread = 'pread=if [ -f $tmpdir/x ]; then head -c $3 /dev/zero; else touch $tmpdir/x; exit 1; fi';
+    const args = ['--filter=retry-request', 'eval', 'get_size=echo 64K', pread, 'retry-request-delay=1'];
+    await withDisk(args, async (disk) => same(await readAll(disk), new Uint8Array(65536)));
+  });
+
+  test('row 30: a serial server is not taken for a stalled one', async () => {
+    const options = { requestSize: 65536, timeouts: { stallMs: 1000 }, reconnect: { tries: 0 } };
+    const args = ['-t', '1', '--filter=noparallel', '--filter=delay', 'pattern', '1M', 'rdelay=100ms'];
+    await withDisk(args, async (disk) => same(await readAll(disk), pattern(MIB)), options);
+  });
+
+  test('row 33: a server that is told to end, with reads under way', async () => {
+    await using server = await nbdkit(['--filter=delay', 'pattern', '1M', 'rdelay=300ms']);
+    const disk = await connectNbd(server.uri, { reconnect: { delayMs: 1, tries: 2 } });
+    const reading = failureOf(readAll(disk));
+    server.kill('SIGTERM');
+    expect(await reading).toMatchObject({ retryable: true });
+    await disk.close();
+  });
+
+  test.each([
+    ['rate', ['--filter=rate', 'pattern', '1M', 'rate=80M']],
+    ['offset', ['--filter=offset', 'pattern', '2M', 'offset=0', 'range=1M']],
+    ['cacheextents', ['--filter=cacheextents', 'pattern', '1M']],
+    ['readahead', ['--filter=readahead', 'pattern', '1M']],
+  ])('row 76: through the filter %s', async (_, args) => {
+    await withDisk(args, async (disk) => same(await readAll(disk), pattern(MIB)));
+  });
+
   test('row 34: killed within a read and started again on the same port', async () => {
     const first = await nbdkit(['--filter=delay', 'pattern', '8M', 'rdelay=50ms'], { tcp: true });
     await using disk = await connectNbd(first.uri, { reconnect: { delayMs: 50, tries: 8 }, requestSize: 65536 });
