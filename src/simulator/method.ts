@@ -25,6 +25,7 @@ export interface Method {
   /** Is there no `Async` form? */
   readonly syncOnly?: boolean;
   /** Returns the result; nothing for a void one. */
+  // biome-ignore lint/suspicious/noConfusingVoidType: a void method may be written as a block without return
   run(call: Call, args: readonly XapiValue[]): XapiValue | undefined | void | Promise<XapiValue | undefined | void>;
 }
 
