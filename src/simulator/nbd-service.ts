@@ -21,9 +21,12 @@ const READ = 0;
 export function startNbdServer(simulation: Simulation, identity: SelfSigned, log: LogWriter): Promise<NbdServer> {
   const { world, sessions, timing } = simulation;
   const attachments = new Map<number, ControlDomainAttachment>();
+  /** What each connection reads: `/<VDI uuid>`. */
+  const names = new Map<number, string>();
   return serveNbd(
     async (name, { connectionId }) => {
       const [, uuid, session] = /^\/([^?]+)\?session_id=(.+)$/.exec(name) ?? [];
+      names.set(connectionId, `/${uuid ?? ''}`);
       log.add({ kind: 'nbd', method: 'CONNECT', path: `/${uuid ?? ''}` });
       if (uuid === undefined || session === undefined) return undefined;
       try {
@@ -51,7 +54,7 @@ export function startNbdServer(simulation: Simulation, identity: SelfSigned, log
       maxConnections: MAX_CONNECTIONS,
       slotReleaseDelayMs: timing.settleMs,
       clock: world.clock,
-      hooks: nbdFaults(simulation),
+      hooks: watchReads(simulation, log, names),
       async release(_disk, { connectionId }) {
         const attachment = attachments.get(connectionId);
         attachments.delete(connectionId);
@@ -62,7 +65,8 @@ export function startNbdServer(simulation: Simulation, identity: SelfSigned, log
   );
 }
 
-function nbdFaults({ world }: Simulation): NbdServerHooks {
+/** Writes every read into the log, and lets the faults strike. */
+function watchReads({ world }: Simulation, log: LogWriter, names: Map<number, string>): NbdServerHooks {
   const cuts = new Map<number, { readonly fault: FaultOptions['nbd-cut'] | undefined; read: number }>();
   return {
     onStep(step, { connectionId }) {
@@ -72,7 +76,10 @@ function nbdFaults({ world }: Simulation): NbdServerHooks {
         cuts.set(connectionId, { fault: world.faults.take('nbd-cut'), read: 0 });
       } else if (step.kind === 'ended') {
         cuts.delete(connectionId);
+        names.delete(connectionId);
       } else if (step.kind === 'request' && step.type === READ) {
+        const query = { offset: String(step.offset), length: String(step.length) };
+        log.add({ kind: 'nbd', method: 'READ', path: names.get(connectionId) ?? '', query });
         const state = cuts.get(connectionId);
         if (state?.fault === undefined) return undefined;
         state.read += step.length;

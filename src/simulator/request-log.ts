@@ -5,11 +5,11 @@ export interface LogEntry {
   /** Milliseconds since 1970, by the simulator's clock. */
   readonly time: number;
   readonly kind: 'call' | 'http' | 'nbd';
-  /** A call's method (`VM.get_record`, `Async.VM.snapshot`), an HTTP verb, or `CONNECT` for NBD. */
+  /** A call's method (`VM.get_record`, `Async.VM.snapshot`), an HTTP verb; for NBD `CONNECT` or `READ`. */
   readonly method: string;
   /** Of an HTTP request, without its query; of an NBD connection the export's name. Empty for calls. */
   readonly path: string;
-  /** Of an HTTP request, without `session_id`. */
+  /** Of an HTTP request, without `session_id`; of an NBD read its `offset` and `length`, in bytes. */
   readonly query: Readonly<Record<string, string>>;
   /** Of a call, without session and passwords; texts longer than 1000 characters are cut. */
   readonly params: readonly unknown[];
