@@ -48,6 +48,10 @@ export interface ExchangeLog {
 const SECRET_CALLS = /^(?:session\.|VTPM\.(?:get|set)_contents$|host\.get_server_certificate$|secret\.)/;
 const SECRET_MEMBERS = /^(?:NVRAM|contents?|password|session_id|exportname)$/;
 
+/** A redirect repeats our query, where a reference may be escaped. */
+const ID_PARAMETER = /((?:session|task)_id(?:=|%3D))[^&\s"']+/gi;
+const ANY_REF = /OpaqueRef:[\w-]+/g;
+
 export function createExchangeLog(listener: ExchangeListener | undefined): ExchangeLog {
   if (listener === undefined) return { call() {}, request() {} };
   const numbers = new Map<string, number>();
@@ -57,7 +61,7 @@ export function createExchangeLog(listener: ExchangeListener | undefined): Excha
     return `OpaqueRef:${numbers.get(ref)}`;
   };
   const clean = (value: unknown): unknown => {
-    if (typeof value === 'string') return value.replace(/OpaqueRef:[\w-]+/g, pseudonym);
+    if (typeof value === 'string') return value.replace(ID_PARAMETER, '$1<left out>').replace(ANY_REF, pseudonym);
     if (Array.isArray(value)) return value.map(clean);
     if (typeof value !== 'object' || value === null) return value;
     return Object.fromEntries(

@@ -1,6 +1,7 @@
 import { createServer } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { BackupError, HostError } from '../../src/core/index.ts';
+import { createExchangeLog } from '../../src/host/exchange-log.ts';
 import { connectHost } from '../../src/host/index.ts';
 import { createRpc } from '../../src/host/rpc.ts';
 import { resolveTimeouts } from '../../src/host/timeouts.ts';
@@ -89,7 +90,12 @@ describe('connectHost', () => {
 
   test('a client that the caller holds makes the calls, and stays connected', async () => {
     const trust = createTrust({ fingerprint256: remote.certificate.fingerprint256 });
-    const rpc = createRpc({ trust, timeouts: resolveTimeouts(), originator: 'caller' });
+    const rpc = createRpc({
+      trust,
+      timeouts: resolveTimeouts(),
+      originator: 'caller',
+      exchanges: createExchangeLog(undefined),
+    });
     const target = { protocol: 'https:', hostname: '127.0.0.1', port: String(remote.port) };
     const client = createXapiClient({ target, username: 'root', password: remote.password, rpc });
     await client.connect();

@@ -151,6 +151,17 @@ describe('openNbd', () => {
     attached.clear();
   });
 
+  test('an IPv6 address that the host lists first is tried last', async () => {
+    const [good] = info;
+    const [session] = remote.sessions;
+    // The same server, by another name for its address: it sees which of the two came first.
+    info = [{ ...good, address: '::ffff:127.0.0.1', exportname: `/${VDI}?session_id=other` }, { ...good }];
+    const disk = await host.openNbd(VDI);
+    expect(asked).toEqual([session]);
+    attached.clear();
+    await disk.close();
+  });
+
   test('a network: only addresses on it', async () => {
     attached.clear();
     const disk = await host.openNbd(VDI, { network: 'storage' });
@@ -219,6 +230,15 @@ describe('openNbd', () => {
     await host.close();
     host = await remote.connect({ limits: { nbdConnections: 1 } });
     await listen('tls');
+    let open = 0;
+    let most = 0;
+    hooks = {
+      onStep: ({ kind }) => {
+        if (kind === 'accepted') most = Math.max(most, ++open);
+        if (kind === 'ended') open--;
+        return undefined;
+      },
+    };
     const first = await host.openNbd(VDI, { connections: 4 });
     await expectContent(first);
     const abort = new AbortController();
@@ -228,11 +248,13 @@ describe('openNbd', () => {
     const second = host.openNbd(VDI);
     abort.abort(reason);
     await rejected;
+    for (let turn = 0; turn < 5; turn++) await expectContent(first);
     expect(asked).toHaveLength(1);
     await first.close();
     const disk = await second;
     await expectContent(disk);
     expect(asked).toHaveLength(2);
+    expect(most).toBe(1);
     attached.clear();
     await disk.close();
     // back to what other tests expect of this address

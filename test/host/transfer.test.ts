@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { BackupError } from '../../src/core/index.ts';
-import type { Host } from '../../src/host/index.ts';
+import type { Host, HostExchange } from '../../src/host/index.ts';
 import { patterned } from '../support/patterned.ts';
 import { ERROR_PAGE, HEAD_200, Refused, type ScriptedHost, scriptedHost } from './support/scripted-host.ts';
 
@@ -307,6 +307,26 @@ describe('redirects', () => {
       remote.endTask(query.get('task_id')!, {});
     };
     expect(await readAll()).toHaveLength(SIZE);
+  });
+
+  test('a transcript shows the exchange, but neither session nor task nor password', async () => {
+    const seen: HostExchange[] = [];
+    await host.close();
+    host = await remote.connect({ onExchange: (exchange) => seen.push(exchange) });
+    const [session = ''] = remote.sessions;
+    remote.handlers['/export_raw_vdi'] = ({ socket, message }) => {
+      remote.handlers['/export_raw_vdi'] = ({ query, socket: second }) => {
+        second.end(Buffer.concat([Buffer.from(HEAD_200), patterned(SIZE)]));
+        remote.endTask(query.get('task_id')!, {});
+      };
+      socket.end(`HTTP/1.1 302 Found\r\nLocation: ${remote.url}${message.url}\r\n\r\n`);
+    };
+    expect(await readAll()).toHaveLength(SIZE);
+    expect(seen).toContainEqual(expect.objectContaining({ kind: 'request', status: 302 }));
+    expect(seen).toContainEqual(expect.objectContaining({ kind: 'call', method: 'task.create' }));
+    const shown = JSON.stringify(seen);
+    expect(shown).not.toContain(session.replace('OpaqueRef:', ''));
+    expect(shown).not.toContain(remote.password);
   });
 
   test('to a member with another certificate: refused, and the session is not shown', async () => {
