@@ -120,6 +120,7 @@ const ROWS: readonly Row[] = [
   { row: '54 poisoned', bytes: () => patched((b) => { b.set(ascii('v_poison')); b.set(ascii('v_poison'), b.length - 512); }), ...refused('VHD_DISABLED') },
   { row: '55 last footer is 0xc7', bytes: () => patched((b) => b.fill(0xc7, -512)), ...warned('VHD_FOOTER_MISSING'), stream: refused('VHD_FOOTER_MISSING') },
   { row: '61 locator of 4 GiB', bytes: () => header((v) => { v.setUint32(576 + 8, 0xffffffff); v.setBigUint64(576 + 16, big); }, { ...PARENT, locators: [{ code: 'W2ru', text: ascii('a') }] }, ), ...warned('VHD_LOCATOR'), stream: accepted },
+  { row: '61b locator of 5000 bytes', bytes: () => make({ ...PARENT, locators: [{ code: 'W2ru', text: DATA.subarray(0, 5000) }] }), ...warned('VHD_LOCATOR'), stream: accepted },
   { row: '62 bits beyond the end', bytes: () => make({ size: 5 * MIB }), ...accepted },
   { row: '63 a batmap that lies', bytes: () => batmapped(0xffffff00, bits(1)), ...accepted },
   { row: '64 VHDX', bytes: () => padded('vhdxfile'), ...refused('VHD_NOT_VHD') },
