@@ -33,7 +33,6 @@ export async function repairVhd(path: string, target: string, options: CallOptio
     options.signal?.throwIfAborted();
     const bytes = encodeFooter(footer);
     const footerAt = roundUpToSector(dataEnd);
-    await file.truncate(footerAt);
     if (kind !== 'fixed') await file.write(bytes, 0, FOOTER_SIZE, 0);
     await file.write(bytes, 0, FOOTER_SIZE, footerAt);
     await file.sync();
