@@ -82,6 +82,7 @@ const ROWS: readonly Row[] = [
   { row: '24 block size 256', bytes: () => header((v) => v.setUint32(32, 256)), ...refused('VHD_BLOCK_SIZE') },
   { row: '25 block size 512 KiB, entries for 2 MiB', bytes: () => header((v) => v.setUint32(32, MIB / 2)), ...refused('VHD_TABLE_ENTRIES') },
   { row: '25b block size 512 KiB', bytes: () => make({ size: MIB, blockSize: MIB / 2, blocks: [] }), ...warned('VHD_BLOCK_SIZE') },
+  { row: '25c a table of 2 GiB', bytes: () => make({ footer: (v) => v.setBigUint64(48, 2000n << 30n), header: (v) => { v.setUint32(28, 0xffffffff); v.setUint32(32, 4096); } }), ...refused('VHD_TABLE_ENTRIES') },
   { row: '26 header version 2', bytes: () => header((v) => v.setUint32(24, 0x20000)), ...refused('VHD_VERSION') },
   { row: '27 footer version 2', bytes: () => footer((v) => v.setUint32(12, 0x20000)), ...refused('VHD_VERSION') },
   { row: '28 disk type 5', bytes: () => make({ type: 5 }), ...refused('VHD_DISK_TYPE') },
