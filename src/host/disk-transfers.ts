@@ -1,7 +1,9 @@
 import { BackupError, type CallOptions } from '../core/index.ts';
 import type { SizedStream } from '../disk/index.ts';
+import { download } from './download.ts';
 import type { DiskExport, ExportDiskOptions, ImportDiskOptions, ImportMetadataOptions, ObjectId } from './host.ts';
-import { download, type TransferContext, upload } from './transfer.ts';
+import type { TransferContext } from './transfer.ts';
+import { upload } from './upload.ts';
 import { parseTaskResult } from './xapi-client.ts';
 
 /** A metadata archive is one XML text, built in memory by the host; a VM with hundreds of snapshots has a few MiB. */

@@ -1,9 +1,7 @@
-import { exactly, type SizedStream } from '../bytes/index.ts';
-import { anySignal, BackupError, type CallOptions, type Clock, createLog, type HostError } from '../core/index.ts';
+import { anySignal, BackupError, type Clock, createLog, type HostError } from '../core/index.ts';
 import type { DiskUse } from './disk-use.ts';
-import { type ErrorPageWatch, watchForErrorPage } from './error-page.ts';
 import type { ExchangeLog } from './exchange-log.ts';
-import { isNetworkFailure, toBackupError } from './host-errors.ts';
+import { toBackupError } from './host-errors.ts';
 import { createExchange, type Exchange, formatRequestHead, type ResponseHead } from './http-exchange.ts';
 import type { HostGates } from './limits.ts';
 import type { RecordReader } from './record-reader.ts';
@@ -20,9 +18,6 @@ const MAX_REDIRECTS = 3;
 
 /** How long a verdict may take that only explains a failure that we saw already, in milliseconds. */
 const EXPLANATION_MS = 5000;
-
-/** After the last byte of an export the host only detaches the disk; it tries that for five minutes. */
-const MAX_EXPORT_VERDICT_MS = 600_000;
 
 /** What transfers need of a connection. */
 export interface TransferContext {
@@ -57,7 +52,7 @@ export interface TransferRequest {
 }
 
 /** A request that the host answered with 200, which proves nothing yet. */
-interface Transfer {
+export interface Transfer {
   readonly doing: string;
   readonly exchange: Exchange;
   readonly head: ResponseHead;
@@ -70,7 +65,12 @@ interface Transfer {
   finish(): Promise<void>;
 }
 
-async function begin(context: TransferContext, request: TransferRequest, given?: AbortSignal): Promise<Transfer> {
+/** Takes a slot, makes a task, asks, follows redirects. */
+export async function beginTransfer(
+  context: TransferContext,
+  request: TransferRequest,
+  given?: AbortSignal,
+): Promise<Transfer> {
   const { session, tasks, timeouts, gates } = context;
   const signal = anySignal(given, context.closing) ?? context.closing;
   const doing = `${session.label}: ${request.what}`;
@@ -183,168 +183,12 @@ async function redirected(
   };
 }
 
-export interface DownloadOptions extends CallOptions {
-  /** What the body must have, in bytes, where that is known. */
-  readonly length?: number | undefined;
-}
-
-export interface Download {
-  readonly chunks: AsyncIterable<Uint8Array>;
-  close(): Promise<void>;
-}
-
-/**
- * Starts an export. The chunks end only when the host's task has succeeded.
- *
- * @throws HostError `TRANSFER_FAILED`, with the host's code
- * @throws BackupError `TRANSFER_CUT`, `TASK_VANISHED`, `TIMEOUT`, and what connecting throws
- */
-export async function download(
-  context: TransferContext,
-  request: TransferRequest,
-  { signal, length }: DownloadOptions = {},
-): Promise<Download> {
-  const transfer = await begin(context, request, signal);
-  const promised = transfer.head.headers.get('content-length');
-  const expected = length ?? (promised === undefined ? undefined : Number(promised));
-  const { timeouts } = context;
-  const seen = watchForErrorPage();
-  let taken = false;
-
-  async function* chunks(): AsyncGenerator<Uint8Array, void> {
-    if (taken) throw new TypeError(`${transfer.doing}: the chunks can be read once`);
-    taken = true;
-    try {
-      yield* body(context, transfer, seen);
-      const short = expected !== undefined && seen.length < expected;
-      if (short) throw (await transfer.explanation()) ?? cut(transfer.doing, seen.length, expected);
-      const timeoutMs = Math.min(timeouts.verdictMs, MAX_EXPORT_VERDICT_MS);
-      const record = await verdictOn(transfer, timeoutMs, () => cut(transfer.doing, seen.length, expected));
-      const failure = taskFailure(record, transfer.doing, context.session, 'TRANSFER_FAILED');
-      if (failure !== undefined) throw failure;
-      checkEnd(transfer.doing, seen, expected);
-    } catch (error) {
-      transfer.signal.throwIfAborted();
-      if (!isNetworkFailure(error)) throw toBackupError(error, transfer.doing, context.session.scrub);
-      throw (await transfer.explanation()) ?? cut(transfer.doing, seen.length, expected);
-    } finally {
-      await transfer.finish();
-    }
-  }
-
-  return { chunks: { [Symbol.asyncIterator]: chunks }, close: transfer.finish };
-}
-
-async function* body(
-  context: TransferContext,
-  transfer: Transfer,
-  seen: ErrorPageWatch,
-): AsyncGenerator<Uint8Array, void> {
-  const { firstByteMs, idleMs } = context.timeouts;
-  let lookAtStart = true;
-  for (;;) {
-    const chunk = await transfer.exchange.read(seen.length === 0 ? firstByteMs : idleMs);
-    if (chunk === undefined) return;
-    seen.see(chunk);
-    if (lookAtStart && seen.atStart()) {
-      // A disk may begin with these bytes, too: the task knows.
-      lookAtStart = false;
-      const failure = await transfer.explanation();
-      if (failure !== undefined) throw failure;
-    }
-    yield chunk;
-  }
-}
-
-/** The task succeeded; is the body what it should be? */
-function checkEnd(doing: string, seen: ErrorPageWatch, expected: number | undefined): void {
-  if (expected === undefined ? !seen.atEnd() : seen.length === expected) return;
-  throw new BackupError(
-    'TRANSFER_FAILED',
-    `${doing}: the host wrote more than the export: an error page, or another size`,
-    {
-      retryable: true,
-      facts: { received: seen.length, expected },
-    },
-  );
-}
-
-function cut(doing: string, received: number, expected?: number): BackupError {
-  const of = expected === undefined ? '' : ` of ${expected}`;
-  return new BackupError('TRANSFER_CUT', `${doing}: the connection ended after ${received}${of} bytes`, {
-    retryable: true,
-    facts: { received, expected },
-  });
-}
-
-export interface UploadOptions extends CallOptions {
-  /** Called with the bytes sent so far. */
-  readonly onSent?: ((bytes: number) => void) | undefined;
-  /** The host stops reading before the end of an archive: success then does not mean that it took all. */
-  readonly mayLeaveRest?: boolean | undefined;
-}
-
-/**
- * Sends a body of known length and waits for the verdict.
- *
- * @returns what the task returned, as the host wrote it
- * @throws as {@link download}
- */
-export async function upload(
-  context: TransferContext,
-  request: Omit<TransferRequest, 'method' | 'contentLength'>,
-  stream: SizedStream,
-  { signal, onSent, mayLeaveRest = false }: UploadOptions = {},
-): Promise<string> {
-  if (!Number.isSafeInteger(stream.length) || stream.length < 0) {
-    throw new RangeError(`${request.what}: expected a length in bytes, got ${stream.length}`);
-  }
-  // The host answers before it reads, so a 302 comes before anything of the stream is used.
-  const transfer = await begin(context, { ...request, method: 'PUT', contentLength: stream.length }, signal);
-  const { exchange, doing } = transfer;
-  const { timeouts } = context;
-  try {
-    const reply = watchReply(exchange);
-    let sent = 0;
-    let broken = false;
-    for await (const chunk of exactly(stream.length, stream.chunks, request.what)) {
-      transfer.signal.throwIfAborted();
-      if (reply.ended) broken = true;
-      else broken = !(await sendUnlessBroken(exchange, chunk, timeouts.idleMs));
-      if (broken) break; // the verdict says whether that is a failure
-      sent += chunk.byteLength;
-      onSent?.(sent);
-    }
-    transfer.signal.throwIfAborted();
-    const all = sent === stream.length;
-    const record = await verdictOn(transfer, all ? timeouts.verdictMs : timeouts.cleanUpMs, () =>
-      cut(doing, sent, stream.length),
-    );
-    const failure = taskFailure(record, doing, context.session, 'TRANSFER_FAILED');
-    if (failure !== undefined) throw failure;
-    if (!all && !mayLeaveRest) throw cut(doing, sent, stream.length);
-    return record.result;
-  } catch (error) {
-    transfer.signal.throwIfAborted();
-    throw error;
-  } finally {
-    await transfer.finish();
-  }
-}
-
-/** False when the connection is gone, which is not by itself a failure. */
-async function sendUnlessBroken(exchange: Exchange, chunk: Uint8Array, idleMs: number): Promise<boolean> {
-  try {
-    await exchange.write(chunk, idleMs);
-    return true;
-  } catch (error) {
-    if (isNetworkFailure(error)) return false;
-    throw error;
-  }
-}
-
 /** The verdict; where a transfer broke and the host has none, what we saw. */
-async function verdictOn(transfer: Transfer, timeoutMs: number, otherwise: () => BackupError): Promise<TaskRecord> {
+export async function verdictOn(
+  transfer: Transfer,
+  timeoutMs: number,
+  otherwise: () => BackupError,
+): Promise<TaskRecord> {
   try {
     return await transfer.verdict(timeoutMs);
   } catch (error) {
@@ -353,16 +197,11 @@ async function verdictOn(transfer: Transfer, timeoutMs: number, otherwise: () =>
   }
 }
 
-/** Reads and forgets what the host writes after its 200: only the end matters, the task says why. */
-function watchReply(exchange: Exchange): { readonly ended: boolean } {
-  const state = { ended: false };
-  void (async () => {
-    try {
-      while ((await exchange.read()) !== undefined);
-    } catch (error) {
-      log.debug('the answer broke off', { code: (error as { code?: string }).code });
-    }
-    state.ended = true;
-  })();
-  return state;
+/** What is said when a transfer broke and the host has nothing to say about it. */
+export function cut(doing: string, received: number, expected?: number): BackupError {
+  const of = expected === undefined ? '' : ` of ${expected}`;
+  return new BackupError('TRANSFER_CUT', `${doing}: the connection ended after ${received}${of} bytes`, {
+    retryable: true,
+    facts: { received, expected },
+  });
 }
