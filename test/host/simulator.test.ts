@@ -123,3 +123,17 @@ test('a redirect is followed; a lost session is renewed; a busy disk is retryabl
     retryable: true,
   });
 });
+
+test('a disk is read over NBD, and can be destroyed as soon as it is closed', async () => {
+  const content = patterned(SIZE);
+  const vdi = await makeDisk(content);
+  await expect(host.openNbd(vdi)).rejects.toMatchObject({ code: 'NBD_UNAVAILABLE' });
+  await host.enableNbd((await host.listNetworks())[0]!.uuid);
+  {
+    await using disk = await host.openNbd(vdi);
+    const bytes = new Uint8Array(SIZE);
+    await disk.readInto(bytes, 0);
+    expect(Buffer.compare(bytes, content)).toBe(0);
+  }
+  await host.callAsync('VDI.destroy', [vdi]);
+});
