@@ -2,6 +2,7 @@ import { expect } from 'vitest';
 import { memoryDisk } from '../../src/disk/index.ts';
 import { serveNbd } from '../../src/nbd-protocol/index.ts';
 import { patterned } from '../support/patterned.ts';
+import { startRoad } from './support/road.ts';
 import { group, row } from './support/row.ts';
 import { unprivileged } from './support/unprivileged.ts';
 
@@ -29,5 +30,36 @@ group('Requirements', () => {
     },
     { timeoutMs: 300_000 },
   );
-  row.todo('S27', 'neither NBD client nor NBD module is needed on the node: a whole incremental');
+  row(
+    'S27',
+    'neither NBD client nor NBD module is needed on the node: a whole incremental',
+    async ({ profile }) => {
+      await using road = await startRoad(profile);
+      const { url, username, password, certificate } = road.simulator;
+      const printed = await unprivileged(`
+      import { mkdtempSync } from 'node:fs';
+      import { tmpdir } from 'node:os';
+      import { join } from 'node:path';
+      import { backupVm, connectHost, directoryStore, hashDisk, openRepository } from 'xen-backup-sdk';
+      const host = await connectHost(${JSON.stringify({ url, username, password, tls: { certificate } })});
+      const folder = mkdtempSync(join(tmpdir(), 'unprivileged-'));
+      const repository = await openRepository(await directoryStore(folder));
+      await backupVm(host, repository, { vm: 'web' });
+      const { point, manifest } = await backupVm(host, repository, { vm: 'web' });
+      const hashes = {};
+      for (const { vdiUuid } of manifest.disks) {
+        const disk = await repository.openDisk(point, vdiUuid);
+        hashes[vdiUuid] = await hashDisk(disk);
+        await disk.close();
+      }
+      await host.close();
+      console.log(JSON.stringify({ uid: process.getuid?.() ?? -1, modes: manifest.disks.map(({ mode }) => mode), hashes }));
+    `);
+      const { uid, modes, hashes } = JSON.parse(printed) as { uid: number; modes: string[]; hashes: unknown };
+      expect(uid).not.toBe(0);
+      expect(modes).toEqual(['delta', 'delta']);
+      expect(hashes).toEqual(await road.hashes());
+    },
+    { timeoutMs: 300_000 },
+  );
 });
