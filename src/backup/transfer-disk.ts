@@ -75,8 +75,12 @@ async function transferVhdExport(
   { timestamp, signal, onMoved }: TransferOptions,
 ): Promise<StoredLayer> {
   await using transfer = await host.exportDisk(snapshot.snapshotVdiRef, { format: 'vhd', signal });
-  const exported = await readVhdStream(transfer.chunks, { signal });
+  const exported = await readVhdStream(transfer.chunks, { exact: true, signal });
   assertSize(plan, 'the VHD export', exported.size, snapshot.size);
+  if (exported.kind !== 'dynamic') {
+    const message = `${plan.name} (${plan.vdiUuid}): expected a dynamic VHD of the whole disk, got a ${exported.kind} one`;
+    throw new BackupError('TRANSFER_FAILED', message, { facts: { vdiUuid: plan.vdiUuid, kind: exported.kind } });
+  }
   const vhd = vhdStreamFromBlocks(
     { size: exported.size, blockIndexes: exported.blockIndexes, timestamp, signal },
     countBlocks(exported.blocks, onMoved),

@@ -17,10 +17,16 @@ export interface ReadBlocksOptions extends RangeOptions {
    */
   readonly readAhead?: number | undefined;
   /**
-   * Whether runs of zeros are left out (what does not flow is zero) or flow as blocks. `absent` runs never flow.
+   * Whether runs of zeros are left out (what does not flow is zero) or flow as blocks.
    * @defaultValue `'skip'`
    */
   readonly zeroes?: 'skip' | 'emit' | undefined;
+  /**
+   * What happens to runs that the disk calls `absent`. `read`: they are read, and the disk gives what it has there, zeros
+   * or, as a delta without its base, an error. `skip`: they are left out, as a copy of one layer alone wants it.
+   * @defaultValue `'read'`
+   */
+  readonly absent?: 'read' | 'skip' | undefined;
 }
 
 /**
@@ -62,10 +68,11 @@ async function readBlock(disk: Disk, offset: number, length: number, signal: Abo
 async function* pieces(
   disk: Disk,
   blockSize: number,
-  { zeroes = 'skip', ...range }: ReadBlocksOptions,
+  { zeroes = 'skip', absent = 'read', ...range }: ReadBlocksOptions,
 ): AsyncGenerator<{ offset: number; length: number }, void> {
   for await (const extent of disk.extents(range)) {
-    if (extent.kind === 'absent' || (extent.kind === 'zero' && zeroes === 'skip')) continue;
+    if (extent.kind === 'absent' && absent === 'skip') continue;
+    if (extent.kind === 'zero' && zeroes === 'skip') continue;
     const end = extent.offset + extent.length;
     for (let at = extent.offset; at < end; ) {
       const next = Math.min(at - (at % blockSize) + blockSize, end);

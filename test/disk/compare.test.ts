@@ -20,7 +20,7 @@ function told(content: Uint8Array, choice: number): Disk {
     const kind = value !== 0 ? 'data' : (['data', 'zero', 'absent'] as const)[Math.floor(state / 7) % 3]!;
     return { kind, value };
   });
-  return cellDisk(cells);
+  return cellDisk(cells, { absentReadsZero: true });
 }
 
 describe('against Buffer.compare', () => {

@@ -1,11 +1,23 @@
+import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { memorySource } from '../../src/bytes/index.ts';
-import { type Block, DEFAULT_BLOCK_SIZE, type Disk, memoryDisk, rawDisk, readBlocks } from '../../src/disk/index.ts';
+import {
+  type Block,
+  compareDisks,
+  DEFAULT_BLOCK_SIZE,
+  type Disk,
+  hashDisk,
+  memoryDisk,
+  rawDisk,
+  readBlocks,
+  writeRaw,
+} from '../../src/disk/index.ts';
 import { type Cell, cellDisk, heldDisk, joinedCells } from '../support/disks.ts';
 import { patterned } from '../support/patterned.ts';
 import { failingSource, InjectedFailure } from '../support/sources.ts';
+import { tempDir } from '../support/temp-dir.ts';
 import { toArray } from '../support/to-array.ts';
 
 const UNIT = 10;
@@ -41,7 +53,14 @@ describe('what flows', () => {
           const offset = a % (list.length + 1);
           const length = b % (list.length - offset + 1);
           const blocks = await toArray(
-            readBlocks(cellDisk(list), { blockSize, readAhead, zeroes: emit ? 'emit' : 'skip', offset, length }),
+            readBlocks(cellDisk(list), {
+              blockSize,
+              readAhead,
+              zeroes: emit ? 'emit' : 'skip',
+              absent: 'skip',
+              offset,
+              length,
+            }),
           );
           const expected = joinedCells(list, offset, offset + length)
             .filter(({ kind }) => kind === 'data' || (emit && kind === 'zero'))
@@ -240,5 +259,30 @@ describe('a read that fails', () => {
     await expect(toArray(readBlocks(disk, { blockSize: UNIT }))).rejects.toBe(failure);
     expect(held.running).toBe(0);
     expect(held.reads).toHaveLength(2);
+  });
+});
+
+describe('what a disk calls absent', () => {
+  const delta: Cell[] = [
+    { kind: 'data', value: 7 },
+    { kind: 'absent', value: 0 },
+    { kind: 'zero', value: 0 },
+  ];
+
+  test('is read, so that a delta without its base is an error and not zeros', async () => {
+    const failure = 'byte 1 is absent';
+    await expect(toArray(readBlocks(cellDisk(delta)))).rejects.toThrow(failure);
+    await expect(hashDisk(cellDisk(delta))).rejects.toThrow(failure);
+    await expect(compareDisks(cellDisk(delta), memoryDisk(Uint8Array.of(7, 0, 0)))).rejects.toThrow(failure);
+    const path = join(await tempDir(), 'delta.img');
+    await expect(writeRaw(cellDisk(delta), path)).rejects.toThrow(failure);
+  });
+
+  test('is what the disk has there, where it has zeros', async () => {
+    const blocks = await toArray(readBlocks(cellDisk(delta, { absentReadsZero: true })));
+    expect(blocks).toEqual([
+      { offset: 0, data: Uint8Array.of(7) },
+      { offset: 1, data: Uint8Array.of(0) },
+    ]);
   });
 });
