@@ -65,8 +65,9 @@ test('whatever a server says, the client ends with the right bytes or with an er
       try {
         const disk = await connectNbd(server.uri, { timeouts, reconnect: { tries: 0 } });
         try {
-          await toArray(disk.extents());
-          const target = new Uint8Array(Math.min(disk.size, SIZE));
+          const length = Math.min(disk.size, SIZE); // a damaged size may be huge, and asking for all of it endless
+          await toArray(disk.extents({ length }));
+          const target = new Uint8Array(length);
           await disk.readInto(target, 0);
           // Damage within the data itself cannot be seen; what was left out, or came from elsewhere, can.
           expect(Buffer.compare(target.subarray(128), bytes.subarray(128, target.byteLength))).toBe(0);
@@ -77,7 +78,7 @@ test('whatever a server says, the client ends with the right bytes or with an er
         if (!(error instanceof NbdError)) throw error;
       }
     }),
-    { numRuns: 600 },
+    { numRuns: 5000 },
   );
 }, 300_000);
 
@@ -121,7 +122,7 @@ test('whatever a client says, the server goes on serving', async () => {
         socket.end(Buffer.concat(talk.map((part, index) => (index === victim ? damaged(part, list) : part))));
         await closed;
       }),
-      { numRuns: 300 },
+      { numRuns: 5000 },
     );
     await using disk = await connectNbd(server.uri, { profile: personality });
     const target = new Uint8Array(SIZE);
