@@ -273,16 +273,19 @@ export async function within<T>(
   work: () => Promise<T>,
 ): Promise<T> {
   const stop = new AbortController();
+  // A socket that is destroyed closes without an error, so what waits for it to be ready would wait for ever.
+  const expired = Promise.withResolvers<never>();
   let error: Error | undefined;
   const timer = clock.sleep(ms, { signal: stop.signal }).then(
     () => {
       error = late();
       transport.destroy(error);
+      expired.reject(error);
     },
     () => {}, // the work was in time
   );
   try {
-    return await abortable(work(), signal);
+    return await abortable(Promise.race([work(), expired.promise]), signal);
   } catch (failure) {
     if (signal?.aborted === true) {
       transport.destroy();

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { connectNbd, NbdError, type NbdOptions } from '../../src/nbd-protocol/index.ts';
+import { within } from '../../src/nbd-protocol/transport.ts';
 import { manualClock } from '../support/manual-clock.ts';
 import { patterned } from '../support/patterned.ts';
 import { toArray } from '../support/to-array.ts';
@@ -333,6 +334,35 @@ describe('row 74: silence and ends', () => {
     while (clock.sleeps.at(-1) !== 30_000) await new Promise((resolve) => setImmediate(resolve));
     await clock.advance(30_000);
     expect(await connecting).toMatchObject({ code: 'NBD_TIMEOUT', stage: 'greeting', retryable: true });
+  });
+
+  test('a server that takes up TLS and then says nothing, in its stage timer', async () => {
+    const agreed = Promise.withResolvers<void>();
+    await using server = await fakeServer(async (peer) => {
+      await peer.greet();
+      const { option } = await peer.option();
+      peer.send(optionReply(option, ACK));
+      agreed.resolve();
+      await peer.gone;
+    });
+    const { port } = server;
+    const timeouts = { tlsMs: 50 };
+    const connecting = connectNbd({ host: '127.0.0.1', port, tls: { insecure: true }, timeouts });
+    expect(await failureOf(connecting)).toMatchObject({ code: 'NBD_TIMEOUT', stage: 'tls', retryable: true });
+    await agreed.promise;
+  });
+
+  test('a network that swallows the connection: the deadline ends the wait, though the socket closes without an error', async () => {
+    const clock = manualClock();
+    const destroyed: (Error | undefined)[] = [];
+    const late = new Error('late');
+    const transport = { destroy: (error?: Error) => void destroyed.push(error) };
+    const waiting = within(transport, { clock, ms: 10_000, late: () => late }, () => new Promise<never>(() => {}));
+    const rejected = expect(waiting).rejects.toBe(late);
+    await clock.untilSleeping(1);
+    await clock.advance(10_000);
+    await rejected;
+    expect(destroyed).toEqual([late]);
   });
 
   test('a server that never answers: the stall timer counts from the last byte', async () => {
