@@ -31,6 +31,7 @@ export interface HostRequest {
  */
 export type HostExchange = HostCall | HostRequest;
 
+/** Must not throw: what it throws changes no call; the listener is called no more, and Node prints a warning. */
 export type ExchangeListener = (exchange: HostExchange) => void;
 
 /** Takes down exchanges, if anybody listens. */
@@ -44,9 +45,13 @@ export interface ExchangeLog {
   request(exchange: Omit<HostRequest, 'kind' | 'at'>): void;
 }
 
-/** Calls whose answers or arguments are secret as a whole. */
-const SECRET_CALLS = /^(?:session\.|VTPM\.(?:get|set)_contents$|host\.get_server_certificate$|secret\.)/;
-const SECRET_MEMBERS = /^(?:NVRAM|contents?|password|session_id|exportname)$/;
+/** Calls whose answers or arguments are secret as a whole, in their asynchronous form, too. */
+const SECRET_CALLS =
+  /^(?:Async\.)?(?:session\.|secret\.|VTPM\.(?:get|set)_contents$|VM\.\w+_NVRAM$|host\.get_server_certificate$|pool\.join|\w+\.(?:enable|disable)_external_auth$|\w+\.\w*password$)/;
+/** Members of records and of maps such as `device_config`. */
+const SECRET_MEMBERS = /^(?:NVRAM|contents?|session_id|exportname)$|passw(?:or)?d|passphrase|secret|private_?key/i;
+/** The result of a task may be anything, a secret too; a list of references tells nothing but itself. */
+const HARMLESS_RESULT = /^(?:<\/?(?:value|array|data)\s*\/?>|OpaqueRef:[\w-]+|\s)*$/;
 
 /** A redirect repeats our query, where a reference may be escaped. */
 const ID_PARAMETER = /((?:session|task)_id(?:=|%3D))[^&\s"']+/gi;
@@ -60,22 +65,32 @@ export function createExchangeLog(listener: ExchangeListener | undefined): Excha
     if (!numbers.has(ref)) numbers.set(ref, numbers.size + 1);
     return `OpaqueRef:${numbers.get(ref)}`;
   };
+  const isSecret = (key: string, member: unknown) =>
+    SECRET_MEMBERS.test(key) || (key === 'result' && !(typeof member === 'string' && HARMLESS_RESULT.test(member)));
   const clean = (value: unknown): unknown => {
     if (typeof value === 'string') return value.replace(ID_PARAMETER, '$1<left out>').replace(ANY_REF, pseudonym);
     if (Array.isArray(value)) return value.map(clean);
     if (typeof value !== 'object' || value === null) return value;
     return Object.fromEntries(
-      Object.entries(value).map(([key, member]) => [
-        clean(key),
-        SECRET_MEMBERS.test(key) ? '<left out>' : clean(member),
-      ]),
+      Object.entries(value).map(([key, member]) => [clean(key), isSecret(key, member) ? '<left out>' : clean(member)]),
     );
+  };
+  /** A call that the host has carried out must not fail, or be repeated, because of its transcript. */
+  let broken = false;
+  const tell = (describe: () => HostExchange) => {
+    if (broken) return;
+    try {
+      listener(describe());
+    } catch (error) {
+      broken = true;
+      process.emitWarning(`the listener for exchanges with a host threw, and is called no more: ${String(error)}`);
+    }
   };
   return {
     call(method, params, startedAt, outcome) {
       const secret = SECRET_CALLS.test(method);
       const [, ...rest] = params; // the first is the session
-      listener({
+      tell(() => ({
         kind: 'call',
         at: new Date(startedAt).toISOString(),
         method,
@@ -84,18 +99,17 @@ export function createExchangeLog(listener: ExchangeListener | undefined): Excha
         ...('error' in outcome
           ? { error: clean(outcome.error) }
           : { result: secret ? '<left out>' : clean(outcome.result) }),
-      });
+      }));
     },
     request({ query, headers, ...exchange }) {
       const { session_id: _, task_id: __, ...shown } = query;
-      const at = new Date().toISOString();
-      listener({
+      tell(() => ({
         kind: 'request',
-        at,
+        at: new Date().toISOString(),
         ...exchange,
         query: clean(shown) as Record<string, string>,
         headers: clean(headers) as Record<string, string>,
-      });
+      }));
     },
   };
 }
