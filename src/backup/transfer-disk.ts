@@ -74,8 +74,11 @@ async function transferVhdExport(
   { plan, snapshot }: DiskJob,
   { timestamp, signal, onMoved }: TransferOptions,
 ): Promise<StoredLayer> {
-  await using transfer = await host.exportDisk(snapshot.snapshotVdiRef, { format: 'vhd', signal });
+  let length: number | undefined;
+  const wholeLength = () => length;
+  await using transfer = await host.exportDisk(snapshot.snapshotVdiRef, { format: 'vhd', wholeLength, signal });
   const exported = await readVhdStream(transfer.chunks, { exact: true, signal });
+  length = exported.length;
   assertSize(plan, 'the VHD export', exported.size, snapshot.size);
   if (exported.kind !== 'dynamic') {
     const message = `${plan.name} (${plan.vdiUuid}): expected a dynamic VHD of the whole disk, got a ${exported.kind} one`;

@@ -74,13 +74,17 @@ export async function connectHost(options: ConnectHostOptions): Promise<Host> {
 
   async function disconnect(): Promise<void> {
     closing.abort(new HostError(SESSION_OVER, [], `${label}: the connection was closed`));
-    await Promise.all([...running].map((finish) => finish()));
-    session.end();
-    if (own) {
-      await client.disconnect(); // sends the logout, and does not wait
-      await rpc.settle(timeouts.cleanUpMs);
+    try {
+      const ends = await Promise.allSettled([...running].map((finish) => finish()));
+      session.end();
+      if (own) {
+        await client.disconnect(); // sends the logout, and does not wait
+        await rpc.settle(timeouts.cleanUpMs);
+      }
+      for (const end of ends) if (end.status === 'rejected') throw end.reason;
+    } finally {
+      rpc.close();
     }
-    rpc.close();
   }
 
   const onAbort = () => rpc.close();

@@ -15,8 +15,8 @@ import {
 const MAX_EXPORT_VERDICT_MS = 600_000;
 
 export interface DownloadOptions extends CallOptions {
-  /** What the body must have, in bytes, where that is known. */
-  readonly length?: number | undefined;
+  /** What the body must have, in bytes, where that is known when it ends; else what the answer's head promised. */
+  readonly length?: (() => number | undefined) | undefined;
 }
 
 export interface Download {
@@ -37,7 +37,7 @@ export async function download(
 ): Promise<Download> {
   const transfer = await beginTransfer(context, request, signal);
   const promised = transfer.head.headers.get('content-length');
-  const expected = length ?? (promised === undefined ? undefined : Number(promised));
+  const expectedLength = () => length?.() ?? (promised === undefined ? undefined : Number(promised));
   const { timeouts } = context;
   const seen = watchForErrorPage();
   let taken = false;
@@ -47,6 +47,7 @@ export async function download(
     taken = true;
     try {
       yield* body(context, transfer, seen);
+      const expected = expectedLength();
       const short = expected !== undefined && seen.length < expected;
       if (short) throw (await transfer.explanation()) ?? cut(transfer.doing, seen.length, expected);
       const timeoutMs = Math.min(timeouts.verdictMs, MAX_EXPORT_VERDICT_MS);
@@ -57,7 +58,7 @@ export async function download(
     } catch (error) {
       transfer.signal.throwIfAborted();
       if (!isNetworkFailure(error)) throw toBackupError(error, transfer.doing, context.session.scrub);
-      throw (await transfer.explanation()) ?? cut(transfer.doing, seen.length, expected);
+      throw (await transfer.explanation()) ?? cut(transfer.doing, seen.length, expectedLength());
     } finally {
       await transfer.finish();
     }

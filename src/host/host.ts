@@ -57,6 +57,12 @@ export interface ExportDiskOptions extends CallOptions {
   readonly format?: 'raw' | 'vhd' | undefined;
   /** With `vhd`: only blocks that lie in storage nodes that one of the two has and the other has not. */
   readonly base?: ObjectId | undefined;
+  /**
+   * Asked when the connection has ended: how many bytes the whole export has, if its reader has found out (the block
+   * table of a VHD tells). Without it a VHD export that was cut is known as such only when the host gives its verdict,
+   * which can take minutes.
+   */
+  readonly wholeLength?: (() => number | undefined) | undefined;
 }
 
 /**

@@ -99,9 +99,12 @@ export async function beginTransfer(
     }
   }
 
+  const begun = Promise.withResolvers<void>();
   let finished: Promise<void> | undefined;
   const finish = () => {
     finished ??= (async () => {
+      exchange?.destroy();
+      await begun.promise; // the task that is being made, and the socket that is being opened, are ours to end, too
       signal.removeEventListener('abort', onAbort);
       exchange?.destroy();
       if (task !== undefined) await (ended ? tasks.destroy(task) : tasks.cancelAndDestroy(task));
@@ -133,7 +136,10 @@ export async function beginTransfer(
         status: head.status,
         headers: Object.fromEntries(head.headers),
       });
-      if (head.status === 200) return { doing, exchange, head, signal, verdict, explanation, finish };
+      if (head.status === 200) {
+        begun.resolve();
+        return { doing, exchange, head, signal, verdict, explanation, finish };
+      }
       exchange.destroy();
       if (head.status !== 302 || redirects === MAX_REDIRECTS) {
         throw (
@@ -147,6 +153,7 @@ export async function beginTransfer(
       target = await redirected(context, target, request.path, head.headers.get('location'));
     }
   } catch (error) {
+    begun.resolve();
     await finish();
     signal.throwIfAborted();
     throw toBackupError(error, doing, session.scrub);

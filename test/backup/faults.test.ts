@@ -60,7 +60,7 @@ describe('a full that fails leaves nothing, and the next run works', () => {
     ],
     [
       'a stream cut while the host believes that all went well',
-      'STREAM_ENDED',
+      'TRANSFER_CUT',
       ({ simulator }) => simulator.fault('export-cut', { after: 3 * MIB, path, taskSucceeds: true }),
     ],
     [

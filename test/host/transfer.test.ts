@@ -163,6 +163,8 @@ describe('exportDisk', () => {
     ['closed', 'raw'],
     ['closed, though the task claims success,', 'raw'],
     ['reset', 'raw'],
+    ['closed, though the task claims success,', 'vhd'],
+    ['closed while the task goes on', 'vhd'],
     ['reset', 'vhd'],
   ] as const)('a connection that is %s midway of a %s export is TRANSFER_CUT', async (how, format) => {
     remote.handlers['/export_raw_vdi'] = ({ query, socket, reset }) => {
@@ -172,7 +174,7 @@ describe('exportDisk', () => {
         if (how.includes('success')) remote.endTask(query.get('task_id')!, {});
       });
     };
-    const error = await failure(readAll({ format }));
+    const error = await failure(readAll({ format, wholeLength: () => SIZE }));
     expect(error).toMatchObject({ code: 'TRANSFER_CUT', retryable: true });
     await expectSlotFree();
   });
@@ -264,6 +266,26 @@ describe('exportDisk', () => {
     await host.close();
     expect(remote.tasks.size).toBe(0);
     expect(await failure(drain(running.chunks))).toBeInstanceOf(BackupError);
+  });
+
+  test('closing the connection while a transfer begins: its task, made meanwhile, is destroyed all the same', async () => {
+    const asked = Promise.withResolvers<void>();
+    const answer = Promise.withResolvers<void>();
+    const create = remote.methods['task.create'] as (name: string) => string;
+    remote.methods['task.create'] = (async (name: string) => {
+      asked.resolve();
+      await answer.promise;
+      return create(name);
+    }) as never;
+    const beginning = failure(host.exportDisk(VDI));
+    await asked.promise;
+    const closing = host.close();
+    await new Promise(setImmediate);
+    answer.resolve();
+    await closing;
+    expect(await beginning).toMatchObject({ xapiCode: 'SESSION_INVALID' });
+    expect(remote.tasks.size).toBe(0);
+    expect(remote.sessions.size).toBe(0);
   });
 
   test('a slow reader slows the host down', async () => {
