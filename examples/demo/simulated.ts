@@ -73,10 +73,10 @@ async function makeVm(simulator: Simulator, work: string): Promise<DemoVm> {
   const image = await unpack(work, 'first');
   const disks = [
     { name: 'system', size: 64 * MIB, rawImage: image },
-    { name: 'data', size: 8 * GIB },
+    { name: 'data', size: 2 * GIB },
   ];
   const vm = await simulator.createVm({ name: 'demo', disks, vifs: [{}], cd: 'empty' });
-  for (let at = 0; at < 8; at++) await simulator.writeDisk(vm.uuid, '1', at * GIB + at * 4096, noise(4 * MIB, at));
+  for (let at = 0; at < 8; at++) await simulator.writeDisk(vm.uuid, '1', at * 256 * MIB + at * 4096, noise(4 * MIB, at));
   return vm;
 }
 
@@ -102,8 +102,8 @@ async function guestWrites(
     await before.close();
     await after.close();
   }
-  await simulator.writeDisk(vm.uuid, '1', 3 * GIB + step * 10 * MIB, noise(2 * MIB, 100 + step));
-  await simulator.writeDisk(vm.uuid, '1', GIB + 4096, new Uint8Array(step * MIB)); // what was data becomes zeros
+  await simulator.writeDisk(vm.uuid, '1', GIB + step * 10 * MIB, noise(2 * MIB, 100 + step));
+  await simulator.writeDisk(vm.uuid, '1', 256 * MIB + 4096, new Uint8Array(step * MIB)); // what was data becomes zeros
 }
 
 async function hashDisks(simulator: Simulator, vm: DemoVm): Promise<ReadonlyMap<string, string>> {
