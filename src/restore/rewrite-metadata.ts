@@ -1,4 +1,4 @@
-import { OUR_KEYS } from '../snapshot/index.ts';
+import { isOurKey } from '../snapshot/index.ts';
 import { asStruct, type OvaMetadata, type OvaObject, objectsOf, type XmlRpcStruct } from '../xva/index.ts';
 
 export interface RewriteOptions {
@@ -25,8 +25,11 @@ const LEFT_OUT: ReadonlySet<string> = new Set(['VBD', 'VDI', 'VIF', 'SR', 'netwo
 const NULL_REF = 'OpaqueRef:NULL';
 
 function rewriteVm(vm: OvaObject, { name, dropMacSeed }: RewriteOptions): OvaObject {
-  const otherConfig = { ...asStruct(vm.snapshot['other_config'] ?? {}, 'VM other_config') };
-  for (const key of [...OUR_KEYS, ...(dropMacSeed === true ? ['mac_seed'] : [])]) delete otherConfig[key];
+  const otherConfig = Object.fromEntries(
+    Object.entries(asStruct(vm.snapshot['other_config'] ?? {}, 'VM other_config')).filter(
+      ([key]) => !isOurKey(key) && !(key === 'mac_seed' && dropMacSeed === true),
+    ),
+  );
   const snapshot: XmlRpcStruct = {
     ...vm.snapshot,
     name_label: name,
@@ -41,7 +44,6 @@ function rewriteVm(vm: OvaObject, { name, dropMacSeed }: RewriteOptions): OvaObj
     appliance: NULL_REF,
     VBDs: [],
     VIFs: [],
-    VGPUs: vm.snapshot['VGPUs'] ?? [],
   };
   return { ...vm, snapshot };
 }

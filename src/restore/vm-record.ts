@@ -1,4 +1,4 @@
-import { OUR_KEYS } from '../snapshot/index.ts';
+import { isOurKey } from '../snapshot/index.ts';
 import type { StoredRecord } from '../store/index.ts';
 
 /** A NULL reference as the constructors of the host want it. */
@@ -104,6 +104,7 @@ function pick(record: StoredRecord, fields: readonly string[]): Record<string, u
 }
 
 function withoutOurKeys(otherConfig: unknown, more: readonly string[] = []): Record<string, unknown> {
-  const dropped = new Set([...OUR_KEYS, ...more]);
-  return Object.fromEntries(Object.entries(otherConfig ?? {}).filter(([key]) => !dropped.has(key)));
+  return Object.fromEntries(
+    Object.entries(otherConfig ?? {}).filter(([key]) => !isOurKey(key) && !more.includes(key)),
+  );
 }

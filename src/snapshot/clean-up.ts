@@ -1,7 +1,15 @@
 import { BackupError, type CallOptions, type Clock, systemClock } from '../core/index.ts';
-import type { Host, VmRecord } from '../host/index.ts';
+import type { Host, VdiRecord, VmRecord } from '../host/index.ts';
 import { destroyOne, destroySnapshot } from './destroy-snapshot.ts';
-import { INTENT_KEY, isUnmarkedWork, mayBeAlive, readIntent, readOwnerMark, removeMark } from './ownership.ts';
+import {
+  intentKey,
+  isUnmarkedWork,
+  mayBeAlive,
+  type OwnerMark,
+  readIntents,
+  readOwnerMark,
+  removeMark,
+} from './ownership.ts';
 
 /** Something of ours on the host that no living run needs. */
 export interface Leftover {
@@ -16,10 +24,13 @@ export interface Leftover {
   readonly evidence: string;
 }
 
-export interface FindLeftoversOptions extends CallOptions {
+export interface CleanUpOptions extends CallOptions {
+  readonly clock?: Clock | undefined;
+}
+
+export interface FindLeftoversOptions extends CleanUpOptions {
   /** Only what belongs to this VM, by uuid. @defaultValue the whole pool */
   readonly vmUuid?: string | undefined;
-  readonly clock?: Clock | undefined;
 }
 
 /** What became of one leftover. */
@@ -36,35 +47,52 @@ export interface CleanUpResult {
  * `snapshot_of` agree. Snapshots kept for the next incremental, and those of runs that may be alive, are not listed.
  */
 export async function findLeftovers(host: Host, options: FindLeftoversOptions = {}): Promise<Leftover[]> {
-  const now = (options.clock ?? systemClock).now();
+  const { vmUuid, clock = systemClock, signal } = options;
+  const now = clock.now();
+  signal?.throwIfAborted();
   const vms = await host.listRecords('VM');
   const snapshots = vms.filter((vm) => vm.is_a_snapshot);
   const leftovers: Leftover[] = [];
-  for (const vm of vms) {
-    if (options.vmUuid !== undefined && vm.uuid !== options.vmUuid) continue;
-    leftovers.push(...markedSnapshots(vm, snapshots, now));
-    const intent = vm.is_a_snapshot ? undefined : readIntent(vm);
-    if (intent === undefined || mayBeAlive(intent, now)) continue;
-    for (const snapshot of snapshots) {
-      if (!isUnmarkedWork(snapshot, vm, intent) || readOwnerMark(snapshot) !== undefined) continue;
-      leftovers.push(describe('snapshot', snapshot, intent, 'name and origin match the intent on the VM'));
-    }
-    leftovers.push(describe('intent', vm, intent, 'the intent names this VM'));
+  for (const snapshot of snapshots) {
+    const mark = abandonedMark(snapshot, vmUuid, now);
+    if (mark !== undefined) leftovers.push(describe('snapshot', snapshot, mark, 'its mark names its own uuid'));
   }
-  leftovers.push(...(await looseDisks(host, vms, options.vmUuid, now)));
+  for (const vm of vms) {
+    if (vm.is_a_snapshot || (vmUuid !== undefined && vm.uuid !== vmUuid)) continue;
+    for (const intent of readIntents(vm)) {
+      if (mayBeAlive(intent, now)) continue;
+      for (const snapshot of snapshots.filter((one) => isUnmarkedWork(one, vm, intent.runId))) {
+        leftovers.push(describe('snapshot', snapshot, intent, 'name and origin match the intent on the VM'));
+      }
+      leftovers.push(describe('intent', vm, intent, 'the intent names this VM'));
+    }
+  }
+  signal?.throwIfAborted();
+  const attached = new Set(vms.flatMap((vm) => vm.VBDs));
+  for (const vdi of await host.listRecords('VDI')) {
+    const mark = abandonedMark(vdi, vmUuid, now);
+    if (mark === undefined || vdi.VBDs.some((vbd) => attached.has(vbd))) continue;
+    leftovers.push(describe('disk', vdi, mark, 'its mark names its own uuid, and no VM has it'));
+  }
   return leftovers;
 }
 
-/** Removes what {@link findLeftovers} found, each after a second look; goes on after a failure and tells it. */
+/**
+ * Removes what {@link findLeftovers} found, each after a second look; goes on after a failure and tells it. An intent
+ * stays where a snapshot of its run does: it may be all that proves whose that is.
+ */
 export async function cleanUp(
   host: Host,
   leftovers: readonly Leftover[],
-  options: CallOptions & { readonly clock?: Clock | undefined } = {},
+  options: CleanUpOptions = {},
 ): Promise<CleanUpResult[]> {
   const results: CleanUpResult[] = [];
-  for (const leftover of leftovers) {
+  const intentsLast = [...leftovers].sort((a, b) => Number(a.kind === 'intent') - Number(b.kind === 'intent'));
+  for (const leftover of intentsLast) {
     options.signal?.throwIfAborted();
     try {
+      const left = results.find((result) => !result.removed && result.leftover.runId === leftover.runId);
+      if (leftover.kind === 'intent' && left !== undefined) throw isLeft(leftover, `${left.leftover.uuid} is left`);
       await removeLeftover(host, leftover, options);
       results.push({ leftover, removed: true });
     } catch (error) {
@@ -74,71 +102,45 @@ export async function cleanUp(
   return results;
 }
 
-async function removeLeftover(
-  host: Host,
-  leftover: Leftover,
-  options: CallOptions & { readonly clock?: Clock | undefined },
-): Promise<void> {
-  if (leftover.kind === 'disk') {
-    const vdi = await host.findRecord('VDI', leftover.uuid);
-    if (vdi === undefined) return;
-    if (readOwnerMark(vdi)?.runId !== leftover.runId) throw changed(leftover);
-    await destroyOne(host, 'VDI', vdi.ref, options);
+async function removeLeftover(host: Host, leftover: Leftover, options: CleanUpOptions): Promise<void> {
+  const { kind, uuid, runId } = leftover;
+  const found = await host.findRecord(kind === 'disk' ? 'VDI' : 'VM', uuid);
+  if (found === undefined) return;
+  if (kind === 'intent') {
+    await removeMark(host, 'VM', found.ref, intentKey(runId));
     return;
   }
-  const vm = await host.findRecord('VM', leftover.uuid);
-  if (vm === undefined) return;
-  if (leftover.kind === 'intent') {
-    if (readIntent(vm)?.runId === leftover.runId) await removeMark(host, 'VM', vm.ref, INTENT_KEY);
+  const mark = readOwnerMark(found);
+  const stillWork = mark?.runId === runId && mark.state === 'working';
+  if ('virtual_size' in found) {
+    if (!stillWork || (await hangsOnVm(host, found))) throw isLeft(leftover, 'it is no longer what was found');
+    await destroyOne(host, 'VDI', found.ref, options);
     return;
   }
-  const mark = readOwnerMark(vm);
-  const stillWork = mark?.runId === leftover.runId && mark.state === 'working';
-  if (!vm.is_a_snapshot || !(stillWork || (mark === undefined && vm.name_label === leftover.name)))
-    throw changed(leftover);
-  await destroySnapshot(host, vm.ref, options);
+  const unmarked = mark === undefined && found.name_label === leftover.name;
+  if (!found.is_a_snapshot || !(stillWork || unmarked)) throw isLeft(leftover, 'it is no longer what was found');
+  await destroySnapshot(host, found.ref, options);
 }
 
-function changed(leftover: Leftover): BackupError {
-  return new BackupError(
-    'CLEAN_UP_INCOMPLETE',
-    `${leftover.kind} ${leftover.name} (${leftover.uuid}) is no longer what was found: it is left alone`,
-    { facts: { ...leftover } },
-  );
+/** Does a VM have this disk, attached or not? What a VM has is its user's business. */
+export async function hangsOnVm(host: Host, vdi: Pick<VdiRecord, 'VBDs'>): Promise<boolean> {
+  for (const ref of vdi.VBDs) {
+    const vbd = await host.findRecord('VBD', ref);
+    if (vbd !== undefined && (await host.findRecord('VM', vbd.VM))?.is_control_domain === false) return true;
+  }
+  return false;
 }
 
-function markedSnapshots(vm: VmRecord, snapshots: readonly VmRecord[], now: number): Leftover[] {
-  return snapshots
-    .filter((snapshot) => snapshot.snapshot_of === vm.ref)
-    .flatMap((snapshot) => {
-      const mark = readOwnerMark(snapshot);
-      if (mark === undefined || mark.state !== 'working' || mayBeAlive(mark, now)) return [];
-      return [describe('snapshot', snapshot, mark, 'its mark names its own uuid')];
-    });
+function isLeft(leftover: Leftover, why: string): BackupError {
+  const message = `${leftover.kind} ${leftover.name} (${leftover.uuid}) is left alone: ${why}`;
+  return new BackupError('CLEAN_UP_INCOMPLETE', message, { facts: { ...leftover } });
 }
 
-/** Disks with a mark of their own that hang on no VM: of a snapshot or a restore that died half-way. */
-async function looseDisks(
-  host: Host,
-  vms: readonly VmRecord[],
-  vmUuid: string | undefined,
-  now: number,
-): Promise<Leftover[]> {
-  const known = new Set(vms.flatMap((vm) => vm.VBDs));
-  const vdis = await host.listRecords('VDI');
-  const owner = vmUuid === undefined ? undefined : vms.find((vm) => vm.uuid === vmUuid);
-  const sources = owner && new Set(vdis.filter((vdi) => vdi.VBDs.some((vbd) => owner.VBDs.includes(vbd))).map(refOf));
-  return vdis.flatMap((vdi) => {
-    const mark = readOwnerMark(vdi);
-    if (mark === undefined || mark.state !== 'working' || mayBeAlive(mark, now)) return [];
-    if (vdi.VBDs.some((vbd) => known.has(vbd))) return [];
-    if (sources !== undefined && !sources.has(vdi.snapshot_of)) return [];
-    return [describe('disk', vdi, mark, 'its mark names its own uuid, and no VM has it')];
-  });
-}
-
-function refOf(record: { readonly ref: string }): string {
-  return record.ref;
+/** The mark of an object that a run was working with that lives no more. */
+function abandonedMark(record: VmRecord | VdiRecord, vmUuid: string | undefined, now: number): OwnerMark | undefined {
+  const mark = readOwnerMark(record);
+  if (mark?.state !== 'working' || mayBeAlive(mark, now)) return undefined;
+  return vmUuid === undefined || mark.vmUuid === vmUuid ? mark : undefined;
 }
 
 function describe(

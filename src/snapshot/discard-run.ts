@@ -1,10 +1,14 @@
-import type { CallOptions, Clock, ReceiptItem } from '../core/index.ts';
-import type { Host } from '../host/index.ts';
+import { type ReceiptItem, systemClock } from '../core/index.ts';
+import type { Host, VmRecord } from '../host/index.ts';
+import { type CleanUpOptions, hangsOnVm } from './clean-up.ts';
 import { destroyOne, destroySnapshot } from './destroy-snapshot.ts';
-import { bearsWorkingName, INTENT_KEY, readIntent, readOwnerMark, removeMark } from './ownership.ts';
+import { intentKey, isUnmarkedWork, readIntents, readOwnerMark, removeMark } from './ownership.ts';
 
 /** How long clean-up may take after a failure or an abort, in milliseconds. */
 export const CLEAN_UP_MS = 120_000;
+
+/** Between two looks whether the host still makes a snapshot, in milliseconds. */
+const LOOK_MS = 500;
 
 /**
  * Removes what one run made for a VM: snapshots that bear its mark or its name, loose disks with its mark, its intent.
@@ -14,31 +18,56 @@ export async function discardRun(
   host: Host,
   vmUuid: string,
   runId: string,
-  options: CallOptions & { readonly clock?: Clock | undefined } = {},
+  options: CleanUpOptions = {},
 ): Promise<ReceiptItem[]> {
   const receipt: ReceiptItem[] = [];
   const remove = async (kind: ReceiptItem['kind'], uuid: string, name: string, work: () => Promise<void>) => {
-    try {
-      await work();
-      receipt.push({ kind, uuid, name, state: 'removed' });
-    } catch (error) {
-      receipt.push({ kind, uuid, name, state: 'left', error: error instanceof Error ? error.message : String(error) });
-    }
+    receipt.push({ kind, uuid, name, ...(await removed(work)) });
   };
-  const vm = await host.findRecord('VM', vmUuid);
-  if (vm !== undefined) {
-    for (const snapshot of await host.listRecords('VM')) {
-      const ours = readOwnerMark(snapshot)?.runId === runId || bearsWorkingName(snapshot, runId);
-      if (!snapshot.is_a_snapshot || snapshot.snapshot_of !== vm.ref || !ours) continue;
-      await remove('snapshot', snapshot.uuid, snapshot.name_label, () => destroySnapshot(host, snapshot.ref, options));
-    }
-    if (readIntent(vm)?.runId === runId) {
-      await remove('intent', vm.uuid, vm.name_label, () => removeMark(host, 'VM', vm.ref, INTENT_KEY));
-    }
+  const vm = await untilNoSnapshotIsMade(host, vmUuid, runId, options);
+  for (const snapshot of await host.listRecords('VM')) {
+    if (!snapshot.is_a_snapshot) continue;
+    const unmarked = vm !== undefined && isUnmarkedWork(snapshot, vm, runId);
+    if (!unmarked && readOwnerMark(snapshot)?.runId !== runId) continue;
+    await remove('snapshot', snapshot.uuid, snapshot.name_label, () => destroySnapshot(host, snapshot.ref, options));
   }
   for (const vdi of await host.listRecords('VDI')) {
-    if (readOwnerMark(vdi)?.runId !== runId || !vdi.is_a_snapshot) continue;
+    if (readOwnerMark(vdi)?.runId !== runId || !vdi.is_a_snapshot || (await hangsOnVm(host, vdi))) continue;
     await remove('disk', vdi.uuid, vdi.name_label, () => destroyOne(host, 'VDI', vdi.ref, options));
   }
+  const hasIntent = vm !== undefined && readIntents(vm).some((intent) => intent.runId === runId);
+  // An intent may be all that proves whose a snapshot is: it goes last, and only after that.
+  if (hasIntent && !receipt.some(({ state }) => state === 'left')) {
+    await remove('intent', vm.uuid, vm.name_label, () => removeMark(host, 'VM', vm.ref, intentKey(runId)));
+  }
   return receipt;
+}
+
+/** What became of an object that `work` is to remove. */
+export async function removed(work: () => Promise<unknown>): Promise<Pick<ReceiptItem, 'state' | 'error'>> {
+  try {
+    await work();
+    return { state: 'removed' };
+  } catch (error) {
+    return { state: 'left', error: error instanceof Error ? error.message : String(error) };
+  }
+}
+
+/**
+ * The VM, once the host is done with a snapshot that it may still be making for us: an answer that was lost, or an abort
+ * that came too late, leaves one that appears after we have looked.
+ */
+async function untilNoSnapshotIsMade(
+  host: Host,
+  vmUuid: string,
+  runId: string,
+  { signal, clock = systemClock }: CleanUpOptions,
+): Promise<VmRecord | undefined> {
+  for (;;) {
+    signal?.throwIfAborted();
+    const vm = await host.findRecord('VM', vmUuid);
+    const awaited = vm !== undefined && readIntents(vm).some((intent) => intent.runId === runId);
+    if (!awaited || !Object.values(vm.current_operations).includes('snapshot')) return vm;
+    await clock.sleep(LOOK_MS, { signal });
+  }
 }

@@ -3,14 +3,21 @@ export {
   enableChangedBlockTracking,
   type TrackingResult,
 } from './changed-block-tracking.ts';
-export { type CleanUpResult, cleanUp, type FindLeftoversOptions, findLeftovers, type Leftover } from './clean-up.ts';
-export { type DestroySnapshotOptions, destroyOne, destroySnapshot } from './destroy-snapshot.ts';
-export { CLEAN_UP_MS, discardRun } from './discard-run.ts';
-export { removeKeptBases } from './kept-bases.ts';
 export {
-  INTENT_KEY,
+  type CleanUpOptions,
+  type CleanUpResult,
+  cleanUp,
+  type FindLeftoversOptions,
+  findLeftovers,
+  type Leftover,
+} from './clean-up.ts';
+export { type DestroySnapshotOptions, destroyOne, destroySnapshot } from './destroy-snapshot.ts';
+export { CLEAN_UP_MS, discardRun, removed } from './discard-run.ts';
+export { type BasesOwner, removeKeptBases } from './kept-bases.ts';
+export {
+  intentKey,
+  isOurKey,
   type KeptFor,
-  OUR_KEYS,
   OWNER_KEY,
   type OwnerMark,
   RESTORED_FROM_KEY,
@@ -26,6 +33,7 @@ export {
 export { assertCanSnapshot } from './refusals.ts';
 export {
   keepSnapshot,
+  makeSnapshot,
   type Snapshot,
   type SnapshotDisk,
   type TakeSnapshotOptions,

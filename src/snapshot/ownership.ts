@@ -1,28 +1,41 @@
 import { hostname } from 'node:os';
-import { type Host, NULL_REF, type VmRecord } from '../host/index.ts';
+import { threadId } from 'node:worker_threads';
+import type { Host, VmRecord } from '../host/index.ts';
 
 /**
  * Marks on objects of the host. `other_config` travels: into snapshots, clones, copies, exports, and back with an
  * import. So an object is ours only if its mark holds its own uuid; a mark that names another object is a stray copy.
  */
-export const OWNER_KEY = 'xen-backup-sdk:owner';
-/** On a VM while it is being worked on: what a later run needs when this one is killed. */
-export const INTENT_KEY = 'xen-backup-sdk:intent';
+const KEYS = 'xen-backup-sdk:';
+export const OWNER_KEY = `${KEYS}owner`;
+const INTENT_KEYS = `${KEYS}intent:`;
 /** On a restored VM: which VM and point it came from. */
-export const RESTORED_FROM_KEY = 'xen-backup-sdk:restored-from';
-/** Every key of ours in `other_config`; restores strip them. */
-export const OUR_KEYS: readonly string[] = [OWNER_KEY, INTENT_KEY, RESTORED_FROM_KEY];
+export const RESTORED_FROM_KEY = `${KEYS}restored-from`;
+
+/** Where a run writes its intent on a VM: each run under its own key, since two may work on one VM. */
+export function intentKey(runId: string): string {
+  return `${INTENT_KEYS}${runId}`;
+}
+
+/** Is it a key of ours in `other_config`? Restores leave these out. */
+export function isOurKey(key: string): boolean {
+  return key.startsWith(KEYS);
+}
 
 /** Which process does the work, so that a later one can tell whether it still lives. */
 export interface Runner {
   readonly hostname: string;
   readonly pid: number;
+  /** The thread of that process, 0 for the main one: a thread cannot see the runs of another. */
+  readonly thread: number;
 }
 
 /** What we write on an object that we made. */
 export interface OwnerMark {
   /** The marked object's own uuid. */
   readonly uuid: string;
+  /** The VM that the work is for: objects may outlive it, and what they say about it. */
+  readonly vmUuid: string;
   readonly runId: string;
   readonly runner: Runner;
   /** ISO 8601, UTC. */
@@ -62,13 +75,17 @@ type Marked = { readonly uuid: string; readonly other_config: Readonly<Record<st
 
 /** The object's owner mark, if it is its own. For a VM the caller checks `is_a_snapshot`, too. */
 export function readOwnerMark(record: Marked): OwnerMark | undefined {
-  const mark = readMark<OwnerMark>(record, OWNER_KEY, ['runId', 'at', 'state']);
+  const mark = readMark<OwnerMark>(record, OWNER_KEY, ['vmUuid', 'runId', 'at', 'state']);
   return mark !== undefined && isRunner(mark.runner) ? mark : undefined;
 }
 
-export function readIntent(record: Marked): Intent | undefined {
-  const intent = readMark<Intent>(record, INTENT_KEY, ['runId', 'at']);
-  return intent !== undefined && isRunner(intent.runner) ? intent : undefined;
+/** The intents on a VM that are its own: one of each run that was about to take its snapshot. */
+export function readIntents(vm: Marked): Intent[] {
+  return Object.keys(vm.other_config).flatMap((key) => {
+    if (!key.startsWith(INTENT_KEYS)) return [];
+    const intent = readMark<Intent>(vm, key, ['runId', 'at']);
+    return intent !== undefined && isRunner(intent.runner) && key === intentKey(intent.runId) ? [intent] : [];
+  });
 }
 
 export function readRestoredFrom(record: Marked): RestoredFromMark | undefined {
@@ -96,13 +113,13 @@ export function bearsWorkingName(snapshot: Pick<VmRecord, 'name_label'>, runId: 
   return snapshot.name_label.endsWith(` [xen-backup-sdk ${runId}]`);
 }
 
-/** A snapshot that bears the run's name and belongs to the VM whose intent says so, though it was never marked. */
-export function isUnmarkedWork(snapshot: VmRecord, vm: VmRecord, intent: Intent): boolean {
+/** A snapshot that bears the run's name and belongs to the VM that the run works on, though it was never marked. */
+export function isUnmarkedWork(snapshot: VmRecord, vm: Pick<VmRecord, 'ref'>, runId: string): boolean {
   return (
     snapshot.is_a_snapshot &&
-    snapshot.snapshot_of !== NULL_REF &&
     snapshot.snapshot_of === vm.ref &&
-    bearsWorkingName(snapshot, intent.runId)
+    bearsWorkingName(snapshot, runId) &&
+    readOwnerMark(snapshot) === undefined
   );
 }
 
@@ -111,7 +128,8 @@ const running = new Set<string>();
 /** This process, and the run while it lasts. */
 export function startRun(runId: string): { readonly runner: Runner; end(): void } {
   running.add(runId);
-  return { runner: { hostname: hostname(), pid: process.pid }, end: () => running.delete(runId) };
+  const runner = { hostname: hostname(), pid: process.pid, thread: threadId };
+  return { runner, end: () => running.delete(runId) };
 }
 
 /** How long a run on another machine is taken to be alive, in milliseconds: no backup lasts longer than a session. */
@@ -121,8 +139,9 @@ const FOREIGN_RUN_MS = 24 * 3600 * 1000;
 export function mayBeAlive(mark: Pick<OwnerMark, 'runId' | 'runner' | 'at'>, now: number): boolean {
   if (running.has(mark.runId)) return true;
   if (mark.runner.hostname !== hostname()) return now - Date.parse(mark.at) < FOREIGN_RUN_MS;
-  if (mark.runner.pid === process.pid) return false; // our pid, yet no run of ours: an earlier process had this number
-  return processExists(mark.runner.pid);
+  if (mark.runner.pid !== process.pid) return processExists(mark.runner.pid);
+  // Our number: of a run of this thread that has ended, of an earlier process, or of another thread, which we cannot ask.
+  return mark.runner.thread !== threadId && Date.parse(mark.at) >= Date.now() - process.uptime() * 1000;
 }
 
 function processExists(pid: number): boolean {
@@ -149,7 +168,7 @@ function readMark<T extends { readonly uuid: string }>(
 
 function isRunner(value: unknown): value is Runner {
   const runner = value as Partial<Runner> | null;
-  return typeof runner?.hostname === 'string' && Number.isSafeInteger(runner.pid);
+  return [runner?.pid, runner?.thread].every(Number.isSafeInteger) && typeof runner?.hostname === 'string';
 }
 
 /** The mark's text as an object; a text that somebody else wrote there is no mark of ours. */

@@ -1,9 +1,9 @@
 import { type CallOptions, HostError } from '../core/index.ts';
 import { type Host, NULL_REF, type VmRecord } from '../host/index.ts';
-import { CLEAN_UP_MS, discardRun } from './discard-run.ts';
+import { CLEAN_UP_MS, discardRun, removed } from './discard-run.ts';
 import {
-  INTENT_KEY,
   type Intent,
+  intentKey,
   type KeptFor,
   OWNER_KEY,
   type OwnerMark,
@@ -57,28 +57,34 @@ export interface Snapshot {
  * the run's id goes into the snapshot's name, so that a run that is killed in between leaves nothing that cannot be
  * found. Each disk is consistent in itself; the host snapshots them one after another.
  *
- * A failure removes what the host has made until then.
+ * A failure removes what the host has made until then, as far as it lets us; `findLeftovers` finds the rest.
  */
 export async function takeSnapshot(host: Host, vm: VmRecord, options: TakeSnapshotOptions): Promise<Snapshot> {
+  try {
+    return await makeSnapshot(host, vm, options);
+  } catch (error) {
+    // An abort may strike after the host has done the work: what is removed is found by the run's id.
+    await removed(() => discardRun(host, vm.uuid, options.runId, { signal: AbortSignal.timeout(CLEAN_UP_MS) }));
+    throw error;
+  }
+}
+
+/** As {@link takeSnapshot}, but a failure leaves everything to the caller's `discardRun`. */
+export async function makeSnapshot(host: Host, vm: VmRecord, options: TakeSnapshotOptions): Promise<Snapshot> {
   assertCanSnapshot(vm, options);
   const { runId, runner, signal, excludeVdis = [] } = options;
   const at = new Date(options.now).toISOString();
+  const key = intentKey(runId);
   const intent: Intent = { uuid: vm.uuid, runId, runner, at };
-  await writeMark(host, 'VM', vm.ref, INTENT_KEY, intent);
-  try {
-    const ref = await callSnapshot(host, vm, workingName(vm, runId), excludeVdis, signal);
-    const snapshot = await host.getRecord('VM', ref);
-    const mark: OwnerMark = { uuid: snapshot.uuid, runId, runner, at, state: 'working' };
-    await writeMark(host, 'VM', ref, OWNER_KEY, mark);
-    await removeMark(host, 'VM', ref, INTENT_KEY); // it travelled into the snapshot
-    const disks = await markDisks(host, ref, mark, new Set(excludeVdis), signal);
-    await removeMark(host, 'VM', vm.ref, INTENT_KEY);
-    return { uuid: snapshot.uuid, ref, vmUuid: vm.uuid, vmRef: vm.ref, disks, mark };
-  } catch (error) {
-    // An abort may strike after the host has done the work: what is removed is found by the run's id.
-    await discardRun(host, vm.uuid, runId, { signal: AbortSignal.timeout(CLEAN_UP_MS) });
-    throw error;
-  }
+  await writeMark(host, 'VM', vm.ref, key, intent);
+  const ref = await callSnapshot(host, vm, workingName(vm, runId), excludeVdis, signal);
+  const snapshot = await host.getRecord('VM', ref);
+  const mark: OwnerMark = { uuid: snapshot.uuid, vmUuid: vm.uuid, runId, runner, at, state: 'working' };
+  await writeMark(host, 'VM', ref, OWNER_KEY, mark);
+  await removeMark(host, 'VM', ref, key); // it travelled into the snapshot
+  const disks = await markDisks(host, ref, mark, new Set(excludeVdis), signal);
+  await removeMark(host, 'VM', vm.ref, key);
+  return { uuid: snapshot.uuid, ref, vmUuid: vm.uuid, vmRef: vm.ref, disks, mark };
 }
 
 /** Marks a snapshot as the base of the next incremental: from now on clean-up leaves it alone. */
@@ -98,8 +104,9 @@ async function callSnapshot(
   excludeVdis: readonly string[],
   signal: AbortSignal | undefined,
 ): Promise<string> {
-  if (excludeVdis.length > 0) {
-    const ignored = await Promise.all(excludeVdis.map(async (uuid) => (await host.getRecord('VDI', uuid)).ref));
+  const found = await Promise.all(excludeVdis.map((uuid) => host.findRecord('VDI', uuid)));
+  const ignored = found.flatMap((vdi) => vdi?.ref ?? []); // one that is gone needs no leaving out
+  if (ignored.length > 0) {
     try {
       return await host.callAsync<string>('VM.snapshot', [vm.ref, name, ignored], { signal });
     } catch (error) {

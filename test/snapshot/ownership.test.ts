@@ -1,0 +1,108 @@
+import { hostname } from 'node:os';
+import { threadId } from 'node:worker_threads';
+import { describe, expect, test } from 'vitest';
+import {
+  bearsWorkingName,
+  intentKey,
+  isOurKey,
+  isUnmarkedWork,
+  mayBeAlive,
+  OWNER_KEY,
+  RESTORED_FROM_KEY,
+  readIntents,
+  readOwnerMark,
+  readRestoredFrom,
+  startRun,
+  workingName,
+} from '../../src/snapshot/ownership.ts';
+import { DEAD } from './support.ts';
+
+const uuid = 'a0000000-0000-4000-8000-000000000001';
+const vmUuid = 'b0000000-0000-4000-8000-000000000001';
+const mark = { uuid, vmUuid, runId: '0123456789ab', runner: DEAD, at: '2026-01-01T00:00:00.000Z', state: 'working' };
+const marked = (key: string, value: unknown, own = uuid) => ({
+  uuid: own,
+  other_config: { [key]: typeof value === 'string' ? value : JSON.stringify(value) },
+});
+
+describe('a mark is read', () => {
+  test('from the object that it names', () => {
+    expect(readOwnerMark(marked(OWNER_KEY, mark))).toEqual(mark);
+    expect(readIntents(marked(intentKey(mark.runId), mark))).toEqual([mark]);
+    const origin = { uuid, vmUuid, repositoryId: 'r', point: 'p' };
+    expect(readRestoredFrom(marked(RESTORED_FROM_KEY, origin))).toEqual(origin);
+  });
+
+  test.each<[string, unknown, string?]>([
+    ['a copy on another object', mark, 'c0000000-0000-4000-8000-000000000001'],
+    ['no run', { ...mark, runId: undefined }],
+    ['no VM', { ...mark, vmUuid: undefined }],
+    ['no state', { ...mark, state: 7 }],
+    ['no runner', { ...mark, runner: undefined }],
+    ['half a runner', { ...mark, runner: { hostname: 'h', pid: 1 } }],
+    ['no number', { ...mark, runner: { ...DEAD, pid: '1' } }],
+    ['no JSON', '{'],
+    ['null', 'null'],
+    ['a text', '"text"'],
+  ])('not where there is %s', (_, value, own) => {
+    expect(readOwnerMark(marked(OWNER_KEY, value, own))).toBeUndefined();
+  });
+
+  test('an intent only under the key of its run', () => {
+    expect(readIntents(marked(intentKey('another'), mark))).toEqual([]);
+  });
+});
+
+test('our keys', () => {
+  expect([OWNER_KEY, intentKey('x'), RESTORED_FROM_KEY].every(isOurKey)).toBe(true);
+  expect(['mac_seed', 'xen-backup', 'xo:backup'].some(isOurKey)).toBe(false);
+});
+
+test('a name says which run, whatever the VM is called', () => {
+  for (const name_label of ['web', '', ' [xen-backup-sdk x]', 'd\u00fcr [a]\n"quoted"', '漢字']) {
+    const name = workingName({ name_label }, 'run1');
+    expect(bearsWorkingName({ name_label: name }, 'run1')).toBe(true);
+    expect(bearsWorkingName({ name_label: name }, 'run2')).toBe(false);
+  }
+});
+
+test('unmarked work: name, origin and kind together', () => {
+  const vm = { ref: 'OpaqueRef:vm' };
+  const name_label = workingName({ name_label: 'web' }, 'run1');
+  const snapshot = { uuid, is_a_snapshot: true, snapshot_of: vm.ref, name_label, other_config: {} };
+  const isOurs = (change: object) => isUnmarkedWork({ ...snapshot, ...change } as never, vm, 'run1');
+  expect(isOurs({})).toBe(true);
+  expect(isOurs({ is_a_snapshot: false })).toBe(false);
+  expect(isOurs({ snapshot_of: 'OpaqueRef:other' })).toBe(false);
+  expect(isOurs({ snapshot_of: 'OpaqueRef:NULL' })).toBe(false);
+  expect(isOurs({ name_label: 'web' })).toBe(false);
+  expect(isOurs(marked(OWNER_KEY, mark))).toBe(false); // what is marked is judged by its mark
+});
+
+describe('may its run be alive?', () => {
+  const now = Date.now();
+  const ago = (ms: number) => new Date(now - ms).toISOString();
+  const HOUR = 3600_000;
+  const here = { hostname: hostname(), pid: process.pid, thread: threadId };
+  test.each<[string, boolean, object, string]>([
+    ['a process that is gone', false, DEAD, ago(0)],
+    ['a process that exists', true, { ...here, pid: process.ppid }, ago(100 * HOUR)],
+    ['a process of somebody else', true, { ...here, pid: 1 }, ago(0)],
+    ['this thread, and not running', false, here, ago(0)],
+    ['another thread of this process', true, { ...here, thread: 99 }, ago(0)],
+    ['a thread of an earlier process with our number', false, { ...here, thread: 99 }, ago(1000 * HOUR)],
+    ['another machine, lately', true, { ...DEAD, hostname: 'elsewhere' }, ago(23 * HOUR)],
+    ['another machine, long ago', false, { ...DEAD, hostname: 'elsewhere' }, ago(25 * HOUR)],
+    ['another machine, at a time nobody knows', false, { ...DEAD, hostname: 'elsewhere' }, 'yesterday'],
+  ])('%s: %s', (_, alive, runner, at) => {
+    expect(mayBeAlive({ runId: 'nobody', runner: runner as never, at }, now)).toBe(alive);
+  });
+
+  test('a run of this process, until it ends', () => {
+    const run = startRun('mine');
+    expect(run.runner).toEqual(here);
+    expect(mayBeAlive({ runId: 'mine', runner: DEAD, at: ago(0) }, now)).toBe(true);
+    run.end();
+    expect(mayBeAlive({ runId: 'mine', runner: run.runner, at: ago(0) }, now)).toBe(false);
+  });
+});
