@@ -13,6 +13,8 @@ export interface DiskFacts {
   readonly base: { readonly manifest: Manifest } | { readonly missing: string };
   /** The base's snapshot of each disk, by the disk's uuid; `undefined` where the host has it no more. */
   readonly baseSnapshots: ReadonlyMap<string, VdiRecord | undefined>;
+  /** Why the stored layers of a disk cannot be built on, by the disk's uuid. */
+  readonly brokenLayers: ReadonlyMap<string, string>;
   /** Why changed blocks cannot be read over NBD, if so. */
   readonly nbdMissing?: string | undefined;
   readonly options: {
@@ -73,7 +75,11 @@ function deltaBase({ vdi }: VmDisk, facts: DiskFacts): DiskBase | { why: string 
   const layer = manifest.disks.find((disk) => disk.vdiUuid === vdi.uuid);
   if (layer === undefined) return { why: `the disk is not in ${manifest.point}: it came since` };
   if (layer.mode === 'excluded') return { why: `the disk was excluded from ${manifest.point}` };
-  const refusal = layerRefusal(layer, vdi) ?? trackingRefusal(vdi, facts) ?? snapshotRefusal(layer, vdi, facts);
+  const refusal =
+    layerRefusal(layer, vdi) ??
+    facts.brokenLayers.get(vdi.uuid) ??
+    trackingRefusal(vdi, facts) ??
+    snapshotRefusal(layer, vdi, facts);
   if (refusal !== undefined) return { why: refusal };
   return { point: manifest.point, snapshotVdiUuid: layer.snapshotVdiUuid! };
 }

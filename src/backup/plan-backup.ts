@@ -1,4 +1,4 @@
-import { type CallOptions, type Clock, type Decision, systemClock } from '../core/index.ts';
+import { BackupError, type CallOptions, type Clock, type Decision, systemClock } from '../core/index.ts';
 import type { Host, VdiRecord, VmDisk } from '../host/index.ts';
 import { assertCanSnapshot } from '../snapshot/index.ts';
 import type { Manifest, PointId, Repository } from '../store/index.ts';
@@ -73,13 +73,14 @@ export async function planBackup(host: Host, repository: Repository, options: Pl
   const vm = await host.getVm(options.vm);
   assertCanSnapshot(vm, options);
   const disks = await host.listDisks(vm.ref);
-  const base = await findBase(repository, vm.uuid, mode);
+  const base = await findBase(repository, vm.uuid, mode, options);
   const facts: DiskFacts = {
     disks,
     excluded: excludedDisks(disks, options.exclude ?? []),
     pool: host.facts,
     base,
     baseSnapshots: 'manifest' in base ? await findBaseSnapshots(host, base.manifest) : new Map(),
+    brokenLayers: 'manifest' in base ? await findBrokenLayers(repository, base.manifest, options) : new Map(),
     nbdMissing: fullOnly ? undefined : await whyNoNbd(host, options.network),
     options: { fullOnly, keepForIncremental, transport },
   };
@@ -109,15 +110,46 @@ async function findBase(
   repository: Repository,
   vmUuid: string,
   mode: 'auto' | 'full' | 'incremental',
+  { signal }: CallOptions,
 ): Promise<DiskFacts['base']> {
   if (mode === 'full') return { missing: 'a full was asked for' };
   const broken: string[] = [];
   const onBroken = (_: unknown, id: PointId) => broken.push(id.point);
-  const manifest = await repository.latest(vmUuid, 'changed-blocks', { onBroken });
+  const manifest = await repository.latest(vmUuid, 'changed-blocks', { onBroken, signal });
   if (broken.length > 0) return { missing: `the newest point ${broken[0]} cannot be read` };
   if (manifest === undefined) return { missing: 'the repository has no point of this VM' };
   if (!manifest.snapshot.kept) return { missing: `${manifest.point} kept no snapshot` };
-  return { manifest };
+  const chain = await whyBroken(() => repository.chain({ vmUuid, point: manifest.point }, { signal }));
+  return chain === undefined ? { manifest } : { missing: chain };
+}
+
+/** Disks of a point whose layers do not make a whole any more, each with the reason: nothing can build on them. */
+async function findBrokenLayers(
+  repository: Repository,
+  { vm, point, disks }: Manifest,
+  { signal }: CallOptions,
+): Promise<Map<string, string>> {
+  const broken = new Map<string, string>();
+  for (const { vdiUuid, file } of disks) {
+    if (file === undefined) continue;
+    const reason = await whyBroken(async () => {
+      const disk = await repository.openDisk({ vmUuid: vm.uuid, point }, vdiUuid, { signal });
+      await disk.close();
+    });
+    if (reason !== undefined) broken.set(vdiUuid, reason);
+  }
+  return broken;
+}
+
+/** Why a point cannot be built on, if that is what its reading says. */
+async function whyBroken(read: () => Promise<unknown>): Promise<string | undefined> {
+  try {
+    await read();
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof BackupError) || error.code !== 'POINT_BROKEN') throw error;
+    return `the last point is broken: ${error.message}`;
+  }
 }
 
 async function findBaseSnapshots(host: Host, manifest: Manifest): Promise<Map<string, VdiRecord | undefined>> {
@@ -143,18 +175,19 @@ function excludedDisks(
   exclude: NonNullable<PlanBackupOptions['exclude']>,
 ): ReadonlyMap<string, string> {
   const excluded = new Map<string, string>();
-  for (const disk of disks) {
-    for (const rule of exclude) {
-      if (typeof rule === 'function' ? rule(disk) : rule === disk.vdi.uuid || rule === disk.vbd.userdevice) {
-        excluded.set(disk.vdi.uuid, typeof rule === 'function' ? 'excluded by a predicate' : `excluded as ${rule}`);
-      }
+  for (const rule of exclude) {
+    const chosen = disks.filter((disk) => (typeof rule === 'function' ? rule(disk) : isDisk(disk, rule)));
+    const reason = typeof rule === 'function' ? 'excluded by a predicate' : `excluded as ${rule}`;
+    for (const { vdi } of chosen) excluded.set(vdi.uuid, reason);
+    if (chosen.length === 0 && typeof rule === 'string') {
+      throw new RangeError(`exclude: no disk of the VM has the device or uuid ${rule}`);
     }
   }
-  for (const rule of exclude) {
-    if (typeof rule === 'function' || [...excluded.values()].includes(`excluded as ${rule}`)) continue;
-    throw new RangeError(`exclude: no disk of the VM has the device or uuid ${rule}`);
-  }
   return excluded;
+}
+
+function isDisk({ vdi, vbd }: VmDisk, id: string): boolean {
+  return vdi.uuid === id || vbd.userdevice === id;
 }
 
 /** Disks that a snapshot cannot hold rightly. */

@@ -1,3 +1,4 @@
+import type { ChangedBlocks } from '../cbt/index.ts';
 import {
   anySignal,
   BackupError,
@@ -9,22 +10,11 @@ import {
   systemClock,
 } from '../core/index.ts';
 import type { Host, VmRecord } from '../host/index.ts';
-import {
-  assertCanSnapshot,
-  CLEAN_UP_MS,
-  cleanUp,
-  discardRun,
-  enableChangedBlockTracking,
-  findLeftovers,
-  keepSnapshot,
-  removeKeptBases,
-  type Snapshot,
-  startRun,
-  takeSnapshot,
-} from '../snapshot/index.ts';
+import { assertCanSnapshot, keepSnapshot, makeSnapshot, type Snapshot, startRun } from '../snapshot/index.ts';
 import type { Manifest, ManifestDisk, PointId, PointWriter, Repository } from '../store/index.ts';
 import type { BackupPlan } from './backup-plan.ts';
 import { type CollectedMetadata, collectMetadata } from './collect-metadata.ts';
+import { finish, tidyUp, turnOnTracking, undo } from './leave-no-trace.ts';
 import { manifestDisk } from './manifest-disk.ts';
 import { type PlanBackupOptions, planBackup } from './plan-backup.ts';
 import { prepareDisks } from './prepare-disks.ts';
@@ -69,6 +59,10 @@ export async function runBackup(
   let writer: PointWriter | undefined;
   try {
     const vm = await checkPlan(host, repository, plan, options);
+    if (vm.power_state === 'Suspended') {
+      const message = 'the VM is suspended: its memory is not in the backup, and a restore brings it back halted';
+      recorder.warn('MEMORY_LEFT_OUT', message);
+    }
     await tidyUp(host, repository, vm, plan.strategy, recorder, options);
     await turnOnTracking(host, plan, recorder, options);
     recorder.stage('snapshot');
@@ -76,7 +70,7 @@ export async function runBackup(
     const excludeVdis = plan.disks.filter(({ mode }) => mode === 'excluded').map(({ vdiUuid }) => vdiUuid);
     const { selfUuid } = options;
     const taking = { runId: recorder.runId, runner: run.runner, now: clock.now(), excludeVdis, selfUuid, signal };
-    const snapshot = await takeSnapshot(host, vm, taking);
+    const snapshot = await makeSnapshot(host, vm, taking);
     const base = plan.basePoint === undefined ? undefined : await repository.latest(uuid, plan.strategy, { signal });
     const jobs = await prepareDisks(host, plan, snapshot, base, recorder, { signal });
     const type = jobs.some((job) => job.delta !== undefined) ? 'incr' : 'full';
@@ -105,6 +99,7 @@ export async function runBackup(
       },
       { signal },
     );
+    recorder.settle(); // the point exists, whatever comes
     await finish(host, repository, vm, snapshot, manifest, recorder, options);
     return { point: { vmUuid: uuid, point: manifest.point }, manifest, report: recorder.report('success') };
   } catch (error) {
@@ -145,48 +140,6 @@ async function checkPlan(
   return vm;
 }
 
-/** Removes what killed runs left of this VM, and snapshots that no point needs any more. */
-async function tidyUp(
-  host: Host,
-  repository: Repository,
-  vm: VmRecord,
-  strategy: BackupPlan['strategy'],
-  recorder: RunRecorder,
-  { signal, clock }: RunBackupOptions,
-): Promise<void> {
-  recorder.stage('tidy-up');
-  const leftovers = await findLeftovers(host, { vmUuid: vm.uuid, clock, signal });
-  for (const { leftover, removed, error } of await cleanUp(host, leftovers, { signal, clock })) {
-    if (removed) recorder.warn('LEFTOVER_REMOVED', `removed the ${leftover.kind} ${leftover.name} of a killed run`);
-    else recorder.warn('LEFTOVER_LEFT', `could not remove the ${leftover.kind} ${leftover.uuid}: ${String(error)}`);
-  }
-  let broken = false;
-  const latest = await repository.latest(vm.uuid, strategy, { signal, onBroken: () => (broken = true) });
-  if (broken) return; // what a point that cannot be read needs, nobody knows
-  const owner = { repositoryId: repository.id, strategy, keepPoint: latest?.point };
-  await removeKeptBases(host, vm, owner, { signal, clock });
-}
-
-async function turnOnTracking(
-  host: Host,
-  plan: BackupPlan,
-  recorder: RunRecorder,
-  { signal }: RunBackupOptions,
-): Promise<void> {
-  const wanted = plan.disks.filter((disk) => disk.enableTracking).map((disk) => disk.vdiUuid);
-  if (wanted.length === 0) return;
-  recorder.stage('tracking');
-  for (const { vdiUuid, state, reason } of await enableChangedBlockTracking(host, wanted, { signal })) {
-    if (state === 'changed') {
-      const why = 'so that the next backup can be a delta; the disk cannot move to other storage until it is off';
-      recorder.decide({ subject: vdiUuid, topic: 'tracking', choice: 'enabled', reason: why });
-    } else if (state === 'refused') {
-      recorder.decide({ subject: vdiUuid, topic: 'tracking', choice: 'refused', reason: reason ?? 'refused' });
-      recorder.warn('TRACKING_REFUSED', `changed block tracking of ${vdiUuid}: ${reason}`);
-    }
-  }
-}
-
 async function writeMetadata(
   host: Host,
   writer: PointWriter,
@@ -220,7 +173,7 @@ async function transferAll(
     const startedAt = clock.now();
     const { vdiUuid: diskId, name: label, size } = job.plan;
     const mode = job.delta === undefined ? 'full' : 'delta';
-    const totalBytes = job.delta?.changed.changedBytes;
+    const totalBytes = job.delta && bytesToRead(job.delta.changed, plan.mergeGap);
     onProgress?.({ kind: 'disk-started', run: 'backup', diskId, label, mode, size, totalBytes });
     let bytesMoved = 0;
     const layer: StoredLayer = await transferDisk(host, writer, job, {
@@ -269,64 +222,11 @@ function keepForNext(
   return keepSnapshot(host, snapshot, keptFor, `${plan.vm.name} [xen-backup-sdk base of the next incremental]`);
 }
 
-/** The point is durable: older bases go, and this run's snapshot, too, unless it is the new base. Failures are warnings. */
-async function finish(
-  host: Host,
-  repository: Repository,
-  vm: VmRecord,
-  snapshot: Snapshot,
-  manifest: Manifest,
-  recorder: RunRecorder,
-  { clock, cleanUpMs = CLEAN_UP_MS }: RunBackupOptions,
-): Promise<void> {
-  recorder.stage('finish');
-  const signal = AbortSignal.timeout(cleanUpMs); // an abort comes too late now: the point exists
-  const { kept } = manifest.snapshot;
-  recorder.receipt.push({ kind: 'point', uuid: manifest.point, name: manifest.point, state: 'kept' });
-  if (kept) recorder.receipt.push({ kind: 'snapshot', uuid: snapshot.uuid, name: vm.name_label, state: 'kept' });
-  try {
-    if (!kept) recorder.receipt.push(...(await discardRun(host, vm.uuid, recorder.runId, { signal, clock })));
-    const owner = { repositoryId: repository.id, strategy: manifest.strategy };
-    const keepPoint = kept ? manifest.point : undefined;
-    await removeKeptBases(host, vm, { ...owner, keepPoint }, { signal, clock });
-  } catch (error) {
-    recorder.warn('SNAPSHOT_LEFT', `a snapshot that is no longer needed could not be removed: ${String(error)}`);
-  }
-  for (const { kind, uuid, error } of recorder.receipt.filter(({ state }) => state === 'left')) {
-    recorder.warn('SNAPSHOT_LEFT', `could not remove the ${kind} ${uuid}: ${error}`);
-  }
-}
-
-/** Takes back everything: the half-written point, the snapshot, the marks. What cannot be removed is in the receipt. */
-async function undo(
-  host: Host,
-  plan: BackupPlan,
-  writer: PointWriter | undefined,
-  recorder: RunRecorder,
-  { clock, cleanUpMs = CLEAN_UP_MS }: RunBackupOptions,
-): Promise<void> {
-  const signal = AbortSignal.timeout(cleanUpMs);
-  if (writer !== undefined) {
-    const item = { kind: 'point', uuid: writer.point, name: writer.point } as const;
-    try {
-      await writer.abort();
-      recorder.receipt.push({ ...item, state: 'removed' });
-    } catch (error) {
-      recorder.receipt.push({ ...item, state: 'left', error: String(error) });
-    }
-  }
-  try {
-    recorder.receipt.push(...(await discardRun(host, plan.vm.uuid, recorder.runId, { signal, clock })));
-  } catch (error) {
-    const why = `the host could not be asked: ${String(error)}`;
-    recorder.receipt.push({
-      kind: 'snapshot',
-      uuid: recorder.runId,
-      name: `run ${recorder.runId}`,
-      state: 'left',
-      error: why,
-    });
-  }
+/** Bytes of the changed runs, with the gaps that are read with them. */
+function bytesToRead(changed: ChangedBlocks, mergeGap: number): number {
+  let bytes = 0;
+  for (const { length } of changed.extents({ mergeGap })) bytes += length;
+  return bytes;
 }
 
 function poolOf({ facts }: Host): Manifest['host'] {

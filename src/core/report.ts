@@ -16,10 +16,10 @@ export interface Warning {
   readonly message: string;
 }
 
-/** Something a run made, on the host or in the repository, and what became of it. */
+/** Something a run made or turned on, on the host or in the repository, and what became of it. */
 export interface ReceiptItem {
-  readonly kind: 'snapshot' | 'disk' | 'vm' | 'intent' | 'point';
-  /** The object's uuid; a point's name. */
+  readonly kind: 'snapshot' | 'disk' | 'vm' | 'intent' | 'point' | 'tracking';
+  /** The object's uuid; a point's name; of `tracking` the disk's uuid. */
   readonly uuid: string;
   readonly name: string;
   /** `kept`: meant to stay. `left`: could not be removed, see `error`. */

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type { Clock } from './clock.ts';
 import { BackupError } from './errors.ts';
-import type { ProgressListener, RunKind } from './progress.ts';
+import type { ProgressEvent, ProgressListener, RunKind } from './progress.ts';
 import { type Decision, type DiskReport, type ReceiptItem, RunError, type RunReport, type Warning } from './report.ts';
 
 export interface RunRecorderOptions {
@@ -22,6 +22,7 @@ export class RunRecorder {
   readonly #options: RunRecorderOptions;
   readonly #startedAt: number;
   readonly #stages: { name: string; startedAt: number }[] = [];
+  #settled = false;
 
   constructor(options: RunRecorderOptions) {
     this.#options = options;
@@ -30,9 +31,14 @@ export class RunRecorder {
 
   /** The next part of the work begins. */
   stage(name: string): void {
-    const { run, vm, clock, onProgress } = this.#options;
+    const { run, vm, clock } = this.#options;
     this.#stages.push({ name, startedAt: clock.now() });
-    onProgress?.({ kind: 'stage', run, stage: name, vmUuid: vm.uuid });
+    this.#tell({ kind: 'stage', run, stage: name, vmUuid: vm.uuid });
+  }
+
+  /** What was to be made is made and stays: from now on a listener that throws is a warning, not the end of the run. */
+  settle(): void {
+    this.#settled = true;
   }
 
   decide(decision: Decision): void {
@@ -42,12 +48,12 @@ export class RunRecorder {
   /** Another way than planned: ledger, progress. */
   fallBack(subject: string, from: string, to: string, reason: string): void {
     this.decide({ subject, topic: 'fallback', choice: to, reason });
-    this.#options.onProgress?.({ kind: 'fell-back', run: this.#options.run, subject, from, to, reason });
+    this.#tell({ kind: 'fell-back', run: this.#options.run, subject, from, to, reason });
   }
 
   warn(code: string, message: string): void {
     this.warnings.push({ code, message });
-    this.#options.onProgress?.({ kind: 'warning', run: this.#options.run, code, message });
+    this.#tell({ kind: 'warning', run: this.#options.run, code, message });
   }
 
   report(outcome: RunReport['outcome'], error?: BackupError): RunReport {
@@ -81,6 +87,15 @@ export class RunRecorder {
     }
     const error = cause instanceof BackupError ? cause : new BackupError('RUN_FAILED', messageOf(cause), { cause });
     return new RunError(error.code, error.message, this.report('failed', error), cause);
+  }
+
+  #tell(event: ProgressEvent): void {
+    try {
+      this.#options.onProgress?.(event);
+    } catch (error) {
+      if (!this.#settled) throw error;
+      this.warnings.push({ code: 'LISTENER_FAILED', message: `onProgress threw: ${messageOf(error)}` });
+    }
   }
 }
 

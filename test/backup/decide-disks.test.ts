@@ -46,6 +46,7 @@ function decide(disk: VmDisk, facts: Partial<DiskFacts> = {}) {
     pool: { cbtLicensed: true },
     base: baseWith(),
     baseSnapshots: new Map([[DISK, baseSnapshot]]),
+    brokenLayers: new Map(),
     options: { fullOnly: false, keepForIncremental: true, transport: 'auto' },
     ...facts,
   });
@@ -77,6 +78,7 @@ describe('mode', () => {
     ['was excluded from', diskWith(), { base: baseWith({ mode: 'excluded' }) }],
     ['kept no snapshot', diskWith(), { base: baseWith({ snapshotVdiUuid: undefined }) }],
     ['stored raw', diskWith(), { base: baseWith({ format: 'raw', vhdUuid: undefined }) }],
+    ['its layer is gone', diskWith(), { brokenLayers: new Map([[DISK, 'its layer is gone']]) }],
     ['shrank', diskWith({ virtual_size: 9 * GIB }), {}],
     ['grew above 2040 GiB', diskWith({ virtual_size: 2041 * GIB }), {}],
     ['not licensed', diskWith(), { pool: { cbtLicensed: false } }],

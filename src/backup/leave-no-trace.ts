@@ -1,0 +1,138 @@
+import type { CallOptions, RunRecorder } from '../core/index.ts';
+import type { Host, VmRecord } from '../host/index.ts';
+import {
+  CLEAN_UP_MS,
+  cleanUp,
+  disableChangedBlockTracking,
+  discardRun,
+  enableChangedBlockTracking,
+  findLeftovers,
+  removed,
+  removeKeptBases,
+  type Snapshot,
+} from '../snapshot/index.ts';
+import type { Manifest, PointWriter, Repository } from '../store/index.ts';
+import type { BackupPlan } from './backup-plan.ts';
+import type { RunBackupOptions } from './run-backup.ts';
+
+/** Removes what killed runs left of this VM, and snapshots that no point needs any more. */
+export async function tidyUp(
+  host: Host,
+  repository: Repository,
+  vm: VmRecord,
+  strategy: BackupPlan['strategy'],
+  recorder: RunRecorder,
+  { signal, clock }: RunBackupOptions,
+): Promise<void> {
+  recorder.stage('tidy-up');
+  const leftovers = await findLeftovers(host, { vmUuid: vm.uuid, clock, signal });
+  for (const { leftover, removed, error } of await cleanUp(host, leftovers, { signal, clock })) {
+    if (removed) recorder.warn('LEFTOVER_REMOVED', `removed the ${leftover.kind} ${leftover.name} of a killed run`);
+    else recorder.warn('LEFTOVER_LEFT', `could not remove the ${leftover.kind} ${leftover.uuid}: ${String(error)}`);
+  }
+  let broken = false;
+  const latest = await repository.latest(vm.uuid, strategy, { signal, onBroken: () => (broken = true) });
+  if (broken) return; // what a point that cannot be read needs, nobody knows
+  await removeBases(host, repository, vm, strategy, latest?.point, recorder, { signal, clock });
+}
+
+/** Turns tracking on where the plan says so; a disk that the host refuses is a warning. */
+export async function turnOnTracking(
+  host: Host,
+  plan: BackupPlan,
+  recorder: RunRecorder,
+  { signal }: CallOptions,
+): Promise<void> {
+  const wanted = plan.disks.filter((disk) => disk.enableTracking).map((disk) => disk.vdiUuid);
+  if (wanted.length === 0) return;
+  recorder.stage('tracking');
+  for (const vdiUuid of wanted) {
+    signal?.throwIfAborted();
+    // Not cut short: whether the host did it must be known, to be able to take it back.
+    for (const { state, reason = 'refused' } of await enableChangedBlockTracking(host, [vdiUuid])) {
+      if (state === 'changed') {
+        const why = 'so that the next backup can be a delta; the disk cannot move to other storage until it is off';
+        recorder.decide({ subject: vdiUuid, topic: 'tracking', choice: 'enabled', reason: why });
+      } else if (state === 'refused') {
+        recorder.decide({ subject: vdiUuid, topic: 'tracking', choice: 'refused', reason });
+        recorder.warn('TRACKING_REFUSED', `changed block tracking of ${vdiUuid}: ${reason}`);
+      }
+    }
+  }
+}
+
+/** The point is durable: older bases go, and this run's snapshot, too, unless it is the new base. Failures are warnings. */
+export async function finish(
+  host: Host,
+  repository: Repository,
+  vm: VmRecord,
+  snapshot: Snapshot,
+  manifest: Manifest,
+  recorder: RunRecorder,
+  { clock, cleanUpMs = CLEAN_UP_MS }: RunBackupOptions,
+): Promise<void> {
+  recorder.stage('finish');
+  const signal = AbortSignal.timeout(cleanUpMs); // an abort comes too late now: the point exists
+  const { kept } = manifest.snapshot;
+  recorder.receipt.push({ kind: 'point', uuid: manifest.point, name: manifest.point, state: 'kept' });
+  if (kept) recorder.receipt.push({ kind: 'snapshot', uuid: snapshot.uuid, name: vm.name_label, state: 'kept' });
+  try {
+    if (!kept) recorder.receipt.push(...(await discardRun(host, vm.uuid, recorder.runId, { signal, clock })));
+    const keepPoint = kept ? manifest.point : undefined;
+    await removeBases(host, repository, vm, manifest.strategy, keepPoint, recorder, { signal, clock });
+  } catch (error) {
+    recorder.warn('SNAPSHOT_LEFT', `a snapshot that is no longer needed could not be removed: ${String(error)}`);
+  }
+  for (const { kind, uuid, error } of recorder.receipt.filter(({ state }) => state === 'left')) {
+    recorder.warn('SNAPSHOT_LEFT', `could not remove the ${kind} ${uuid}: ${error}`);
+  }
+}
+
+/**
+ * Takes back everything: the half-written point, the snapshot, the marks, tracking that the run turned on. What cannot be
+ * removed is in the receipt.
+ */
+export async function undo(
+  host: Host,
+  plan: BackupPlan,
+  writer: PointWriter | undefined,
+  recorder: RunRecorder,
+  { clock, cleanUpMs = CLEAN_UP_MS }: RunBackupOptions,
+): Promise<void> {
+  const { receipt, runId, decisions } = recorder;
+  const signal = AbortSignal.timeout(cleanUpMs);
+  if (writer !== undefined) {
+    const { point } = writer;
+    receipt.push({ kind: 'point', uuid: point, name: point, ...(await removed(() => writer.abort())) });
+  }
+  const discarded = await removed(async () => {
+    receipt.push(...(await discardRun(host, plan.vm.uuid, runId, { signal, clock })));
+  });
+  if (discarded.state === 'left') {
+    const error = `the host could not be asked: ${discarded.error}`;
+    receipt.push({ kind: 'snapshot', uuid: runId, name: `run ${runId}`, state: 'left', error });
+  }
+  for (const { subject: uuid, topic, choice } of decisions) {
+    if (topic !== 'tracking' || choice !== 'enabled') continue;
+    const name = plan.disks.find(({ vdiUuid }) => vdiUuid === uuid)?.name ?? '';
+    const turnOff = () => disableChangedBlockTracking(host, [uuid], { signal });
+    receipt.push({ kind: 'tracking', uuid, name, ...(await removed(turnOff)) });
+  }
+}
+
+/** Removes the bases of older points; one that the host does not give up is a warning, and the next run's work. */
+async function removeBases(
+  host: Host,
+  repository: Repository,
+  vm: VmRecord,
+  strategy: Manifest['strategy'],
+  keepPoint: string | undefined,
+  recorder: RunRecorder,
+  options: Pick<RunBackupOptions, 'signal' | 'clock'>,
+): Promise<void> {
+  const points = new Set((await repository.list({ vm: vm.uuid, signal: options.signal })).map(({ point }) => point));
+  const owner = { repositoryId: repository.id, strategy, keepPoint, points };
+  for (const { uuid, state, error } of await removeKeptBases(host, vm, owner, options)) {
+    if (state === 'left') recorder.warn('SNAPSHOT_LEFT', `could not remove the old base ${uuid}: ${error}`);
+  }
+}
