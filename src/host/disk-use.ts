@@ -2,6 +2,7 @@ import { type BackupError, type Clock, createLog } from '../core/index.ts';
 import type { RecordReader } from './record-reader.ts';
 import type { Ref } from './records.ts';
 import type { Session } from './session.ts';
+import { settledWithin } from './settled-within.ts';
 import { isGone } from './tasks.ts';
 import type { Timeouts } from './timeouts.ts';
 
@@ -40,16 +41,21 @@ export function createDiskUse(session: Session, records: RecordReader, timeouts:
     return holders.some((vm) => vm?.is_control_domain === true);
   }
 
-  async function untilLetGo(vdi: Ref): Promise<void> {
-    const end = clock.now() + timeouts.cleanUpMs;
-    try {
-      for (let lookMs = FIRST_LOOK_MS; await isHeld(vdi); lookMs = Math.min(lookMs * 2, SLOWEST_LOOK_MS)) {
-        if (clock.now() >= end) {
-          log.debug('the host still holds a disk', { waitedMs: timeouts.cleanUpMs });
-          return;
-        }
-        await clock.sleep(lookMs);
+  async function lookUntilLetGo(vdi: Ref, end: number): Promise<void> {
+    for (let lookMs = FIRST_LOOK_MS; await isHeld(vdi); lookMs = Math.min(lookMs * 2, SLOWEST_LOOK_MS)) {
+      if (clock.now() >= end) {
+        log.debug('the host still holds a disk', { waitedMs: timeouts.cleanUpMs });
+        return;
       }
+      await clock.sleep(lookMs);
+    }
+  }
+
+  async function untilLetGo(vdi: Ref): Promise<void> {
+    const ms = timeouts.cleanUpMs;
+    try {
+      const looking = lookUntilLetGo(vdi, clock.now() + ms);
+      if (!(await settledWithin(looking, ms + SLOWEST_LOOK_MS, clock))) log.debug('no answer whether a disk is held');
     } catch (error) {
       if (!isGone(error))
         log.debug('cannot see whether the host let go of a disk', { code: (error as BackupError).code });

@@ -3,6 +3,7 @@ import type { AsyncCallOptions } from './host.ts';
 import { refusal } from './host-errors.ts';
 import type { Ref, TaskRecord } from './records.ts';
 import type { Session } from './session.ts';
+import { settledWithin } from './settled-within.ts';
 import type { Timeouts } from './timeouts.ts';
 import { parseTaskResult } from './xapi-client.ts';
 import { GONE } from './xapi-codes.ts';
@@ -33,9 +34,9 @@ export interface Tasks {
   ended(task: Ref, options?: TaskWaitOptions): Promise<TaskRecord>;
   /** Starts `Async.<method>` and sees it through. */
   run<T>(method: string, args: readonly unknown[], options?: AsyncCallOptions): Promise<T>;
-  /** Cancels a task that still runs, waits a bounded time for its end, and destroys it. Never rejects. */
+  /** Cancels a task that still runs, waits for its end, and destroys it, each in bounded time. Never rejects. */
   cancelAndDestroy(task: Ref): Promise<void>;
-  /** Destroys a task that has ended. Never rejects. */
+  /** Destroys a task that has ended, in bounded time. Never rejects. */
   destroy(task: Ref): Promise<void>;
 }
 
@@ -111,7 +112,7 @@ export function createTasks(session: Session, timeouts: Timeouts, clock: Clock):
 
   async function tidy(what: string, work: () => Promise<unknown>): Promise<void> {
     try {
-      await work();
+      if (!(await settledWithin(work(), timeouts.cleanUpMs, clock))) log.debug(`${what}: no answer`);
     } catch (error) {
       if (!isGone(error))
         log.debug(`${what} failed`, { code: (error as { xapiCode?: string }).xapiCode ?? String(error) });

@@ -7,6 +7,7 @@ import type { HostGates } from './limits.ts';
 import type { RecordReader } from './record-reader.ts';
 import type { Ref, TaskRecord } from './records.ts';
 import type { Session } from './session.ts';
+import { settledWithin } from './settled-within.ts';
 import { type Tasks, taskFailure } from './tasks.ts';
 import type { Timeouts } from './timeouts.ts';
 import type { Target, Trust } from './trust.ts';
@@ -104,7 +105,8 @@ export async function beginTransfer(
   const finish = () => {
     finished ??= (async () => {
       exchange?.destroy();
-      await begun.promise; // the task that is being made, and the socket that is being opened, are ours to end, too
+      // The task that is being made, and the socket that is being opened, are ours to end, too.
+      await settledWithin(begun.promise, timeouts.cleanUpMs, context.clock);
       signal.removeEventListener('abort', onAbort);
       exchange?.destroy();
       if (task !== undefined) await (ended ? tasks.destroy(task) : tasks.cancelAndDestroy(task));

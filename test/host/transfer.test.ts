@@ -288,6 +288,25 @@ describe('exportDisk', () => {
     expect(remote.sessions.size).toBe(0);
   });
 
+  test('a host that has fallen silent does not keep an abort or a close waiting', async () => {
+    remote.handlers['/export_raw_vdi'] = ({ socket }) => {
+      socket.write(Buffer.concat([Buffer.from(HEAD_200), patterned(1000)]));
+    };
+    const abort = new AbortController();
+    const { chunks } = await host.exportDisk(VDI, { signal: abort.signal });
+    const iterator = chunks[Symbol.asyncIterator]();
+    await iterator.next();
+    const silence = new Promise<never>(() => {});
+    for (const method of ['task.cancel', 'task.destroy', 'task.get_record', 'VDI.get_VBDs']) {
+      remote.methods[method] = () => silence;
+    }
+    const reason = new Error('enough');
+    abort.abort(reason);
+    await expect(iterator.next()).rejects.toBe(reason);
+    await host.close();
+    remote.tasks.clear();
+  });
+
   test('a slow reader slows the host down', async () => {
     const total = 256 * 2 ** 20;
     vdi.virtual_size = total;
