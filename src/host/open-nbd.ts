@@ -44,6 +44,11 @@ export async function openNbd(context: NbdContext, id: ObjectId, options: OpenNb
   try {
     const signal = anySignal(options.signal, context.closing);
     current = await connect(context, vdi, { ...options, signal });
+    if (context.closing.aborted) {
+      // The connection was closed in the moment in which the disk was open: nobody else will close it.
+      await current.close();
+      throw context.closing.reason;
+    }
   } catch (error) {
     await letGo();
     throw error;
@@ -128,7 +133,6 @@ async function connectOnce(context: NbdContext, vdi: VdiRecord, options: OpenNbd
   for (const { address, port, exportname, cert } of ways) {
     options.signal?.throwIfAborted();
     const gates = hostGates(address, context.limits);
-    const opened = await gates.nbdOpening.enter({ signal: options.signal });
     try {
       return await connectNbd({
         profile: 'xenserver',
@@ -140,6 +144,7 @@ async function connectOnce(context: NbdContext, vdi: VdiRecord, options: OpenNbd
         clock: context.clock,
         ...(secure ? { tls: { certificate: cert } } : {}),
         acquireSlot: (signal) => gates.nbdConnections.enter({ signal }),
+        awaitTurn: (signal) => gates.nbdOpening.enter({ signal }),
         signal: options.signal,
       });
     } catch (error) {
@@ -147,8 +152,6 @@ async function connectOnce(context: NbdContext, vdi: VdiRecord, options: OpenNbd
       if (!(error instanceof NbdError)) throw error;
       log.debug('an address does not serve', { address, code: error.code });
       failure ??= error;
-    } finally {
-      opened();
     }
   }
   throw failure;

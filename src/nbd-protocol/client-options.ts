@@ -107,6 +107,12 @@ export interface NbdOptions extends CallOptions {
    * when that connection has ended. This is how a limit over many disks is kept.
    */
   readonly acquireSlot?: ((signal: AbortSignal | undefined) => Promise<() => void>) | undefined;
+  /**
+   * Called when a connection has its slot and is about to be opened; the function it gave is called when the export is
+   * open, or cannot be. This is how the connections of many disks are opened one after another, those that replace a
+   * lost one, too.
+   */
+  readonly awaitTurn?: ((signal: AbortSignal | undefined) => Promise<() => void>) | undefined;
   /** @defaultValue the machine's clock */
   readonly clock?: Clock | undefined;
 }

@@ -56,8 +56,10 @@ async function withTransport<T>(
 ): Promise<T> {
   signal?.throwIfAborted();
   const release = await settings.acquireSlot(signal);
+  let endTurn: (() => void) | undefined;
   let transport: Transport | undefined;
   try {
+    endTurn = await settings.awaitTurn(signal);
     transport = await connectTransport(settings, signal);
     const result = await work(transport, { settings, signal });
     void transport.closed.then(release);
@@ -67,6 +69,8 @@ async function withTransport<T>(
     await transport?.closed;
     release();
     throw error;
+  } finally {
+    endTurn?.();
   }
 }
 

@@ -19,6 +19,7 @@ export interface Settings {
   readonly timeouts: Filled<NbdTimeouts>;
   readonly reconnect: Filled<NbdReconnectOptions>;
   readonly acquireSlot: NonNullable<NbdOptions['acquireSlot']>;
+  readonly awaitTurn: NonNullable<NbdOptions['awaitTurn']>;
   readonly clock: Clock;
   /** Makes an error that names this server and export. */
   fail(code: `NBD_${string}`, stage: NbdStage, message: string, options?: NbdErrorOptions): NbdError;
@@ -57,6 +58,7 @@ export function settingsOf(target: string | NbdOptions, more: NbdOptions = {}): 
     timeouts: { ...TIMEOUTS, ...given(options.timeouts ?? {}) },
     reconnect: { ...RECONNECT, ...given(options.reconnect ?? {}) },
     acquireSlot: options.acquireSlot ?? (async () => () => {}),
+    awaitTurn: options.awaitTurn ?? (async () => () => {}),
     clock: options.clock ?? systemClock,
     fail: (code, stage, message, errorOptions) => new NbdError(code, stage, peer, message, errorOptions),
   };

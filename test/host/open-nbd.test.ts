@@ -261,6 +261,28 @@ describe('openNbd', () => {
     await (await remote.connect({ limits: { nbdConnections: 8 } })).close();
   });
 
+  test('connections are opened one after another, whatever disk they are for: first, additional and replaced ones', async () => {
+    let opening = 0;
+    let mostOpening = 0;
+    let drops = 3;
+    hooks = {
+      onStep: async ({ kind }) => {
+        if (kind === 'accepted') mostOpening = Math.max(mostOpening, ++opening);
+        if (kind === 'export') {
+          for (let turn = 0; turn < 50; turn++) await new Promise(setImmediate);
+          opening--;
+        }
+        return kind === 'request' && drops-- > 0 ? 'drop' : undefined;
+      },
+    };
+    const disks = await Promise.all([1, 2, 3].map(() => host.openNbd(VDI, { connections: 1 })));
+    await Promise.all(disks.map(expectContent));
+    expect(asked.length).toBeGreaterThan(3);
+    attached.clear();
+    await Promise.all(disks.map((disk) => disk.close()));
+    expect(mostOpening).toBe(1);
+  });
+
   test('closing the host closes the disk', async () => {
     const disk = await host.openNbd(VDI);
     attached.clear();
