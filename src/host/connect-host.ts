@@ -87,7 +87,8 @@ export async function connectHost(options: ConnectHostOptions): Promise<Host> {
     }
   }
 
-  const onAbort = () => rpc.close();
+  // Not closed: where the login has come through, the logout is to follow.
+  const onAbort = () => rpc.interrupt(new Error('aborted'));
   signal?.addEventListener('abort', onAbort, { once: true });
   try {
     if (own) await client.connect();

@@ -10,8 +10,11 @@ import type { Target, Trust } from './trust.ts';
 
 const log = createLog('host:rpc');
 
-/** The longest answer that is read, in bytes: far above the bitmap of a 16 TiB disk or the records of a large pool. */
-const MAX_ANSWER_BYTES = 512 * 2 ** 20;
+/**
+ * The longest answer that is read, in bytes: above the bitmap of a 16 TiB disk (43 MB) and the records of a large pool.
+ * While it is parsed, memory holds an answer up to three times. It must fit into a string, which ends below 512 MiB.
+ */
+const MAX_ANSWER_BYTES = 256 * 2 ** 20;
 
 /** An event query waits up to a minute by design, and holds no slot meanwhile. */
 const EVENT_QUERY = 'event.from';
@@ -33,6 +36,8 @@ export interface Rpc {
   transportTo(target: XapiTarget): XapiTransport;
   /** Waits, at most `ms`, until no call but an event query is in flight. */
   settle(ms: number): Promise<void>;
+  /** Ends what is in flight with `reason`; later calls, such as the logout, are sent. */
+  interrupt(reason: Error): void;
   /** Ends the event query and closes all sockets. */
   close(): void;
 }
@@ -47,17 +52,19 @@ export function parseTarget(target: XapiTarget): Target {
 }
 
 export function createRpc({ trust, timeouts, limits, originator, exchanges }: RpcOptions): Rpc {
-  const closing = new AbortController();
+  /** Ends what is in flight and what is connecting. */
+  let stop = new AbortController();
+  let closed = false;
   const inFlight = new Set<Promise<unknown>>();
   let lastId = 0;
 
-  const agent = new CheckedAgent(trust, timeouts.connectMs);
+  const agent = new CheckedAgent(trust, timeouts.connectMs, () => stop.signal);
 
   async function send(target: Target, method: string, params: readonly unknown[]): Promise<unknown> {
     const body = formatCall(method, params, ++lastId);
     const started = Date.now();
     try {
-      const result = parseAnswer(await post(target, method, body, closing.signal), method);
+      const result = parseAnswer(await post(target, method, body, stop.signal), method);
       exchanges.call(method, params, started, { result });
       return result;
     } catch (error) {
@@ -75,7 +82,7 @@ export function createRpc({ trust, timeouts, limits, originator, exchanges }: Rp
         new BackupError('TIMEOUT', `${method}: no answer within ${timeouts.callMs} ms`, { retryable: true }),
       );
     }, timeouts.callMs);
-    const onClosing = () => request.destroy(new Refusal('SESSION_INVALID', []));
+    const onStop = () => request.destroy(signal.reason as Error);
     const options: CheckedRequestOptions = {
       agent,
       method: 'POST',
@@ -86,11 +93,11 @@ export function createRpc({ trust, timeouts, limits, originator, exchanges }: Rp
       headers: { accept: 'application/json', 'content-type': 'application/json', 'content-length': body.byteLength },
     };
     const request = requestHttps(options);
-    signal.addEventListener('abort', onClosing, { once: true });
+    signal.addEventListener('abort', onStop, { once: true });
     request.on('error', reject);
     request.on('close', () => {
       clearTimeout(timer);
-      signal.removeEventListener('abort', onClosing);
+      signal.removeEventListener('abort', onStop);
       reject(Object.assign(new Error('the connection was closed before the answer'), { code: 'ECONNRESET' }));
     });
     request.on('response', (response) => {
@@ -136,7 +143,7 @@ export function createRpc({ trust, timeouts, limits, originator, exchanges }: Rp
       const target = parseTarget(xapiTarget);
       const gates = hostGates(target.host, limits);
       async function call(method: string, params: readonly unknown[]): Promise<unknown> {
-        const release = await gates.calls.enter({ signal: closing.signal });
+        const release = await gates.calls.enter({ signal: stop.signal });
         try {
           return await send(target, method, params);
         } finally {
@@ -144,7 +151,7 @@ export function createRpc({ trust, timeouts, limits, originator, exchanges }: Rp
         }
       }
       return async (method, args) => {
-        closing.signal.throwIfAborted();
+        if (closed) throw new Refusal('SESSION_INVALID', []);
         if (method === EVENT_QUERY) return send(target, method, args);
         const params = method === 'session.login_with_password' ? [args[0], args[1], API_VERSION, originator] : args;
         const answer = call(method, params);
@@ -162,8 +169,13 @@ export function createRpc({ trust, timeouts, limits, originator, exchanges }: Rp
       await Promise.race([Promise.allSettled(inFlight), timer.promise]);
       clearTimeout(timeout);
     },
+    interrupt(reason) {
+      stop.abort(reason);
+      stop = new AbortController();
+    },
     close() {
-      closing.abort(new Refusal('SESSION_INVALID', []));
+      closed = true;
+      stop.abort(new Refusal('SESSION_INVALID', []));
       agent.destroy();
     },
   };
@@ -177,11 +189,13 @@ interface CheckedRequestOptions extends RequestOptions {
 class CheckedAgent extends Agent {
   readonly #trust: Trust;
   readonly #timeoutMs: number;
+  readonly #signal: () => AbortSignal;
 
-  constructor(trust: Trust, timeoutMs: number) {
+  constructor(trust: Trust, timeoutMs: number, signal: () => AbortSignal) {
     super({ keepAlive: true, timeout: 10_000 });
     this.#trust = trust;
     this.#timeoutMs = timeoutMs;
+    this.#signal = signal;
   }
 
   override createConnection(
@@ -190,7 +204,7 @@ class CheckedAgent extends Agent {
   ): undefined {
     const target = (options as CheckedRequestOptions).checkedTarget;
     if (target === undefined) throw new TypeError('the agent serves our own calls only');
-    this.#trust.connect(target, { timeoutMs: this.#timeoutMs }).then(
+    this.#trust.connect(target, { timeoutMs: this.#timeoutMs, signal: this.#signal() }).then(
       (socket) => callback?.(null, socket),
       (error: Error) => (callback as ((error: Error) => void) | undefined)?.(error),
     );

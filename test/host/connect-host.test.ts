@@ -131,6 +131,38 @@ describe('connectHost', () => {
     await expect(remote.connect({ signal: abort.signal })).rejects.toBe(reason);
   });
 
+  test('an abort after the login has come through logs out again', async () => {
+    const abort = new AbortController();
+    const reason = new Error('enough');
+    let asked = false;
+    remote.methods['host.get_record'] = () => {
+      asked = true;
+      abort.abort(reason);
+      return new Promise(() => {});
+    };
+    await expect(remote.connect({ signal: abort.signal })).rejects.toBe(reason);
+    expect(asked).toBe(true);
+    expect(remote.sessions.size).toBe(0);
+  });
+
+  test('an abort closes the socket that is being opened, too', { timeout: 10_000 }, async () => {
+    const abort = new AbortController();
+    const reason = new Error('enough');
+    const closed = Promise.withResolvers<void>();
+    const silent = createServer((socket) => {
+      socket.on('error', () => {}).on('close', () => closed.resolve());
+      socket.resume();
+      abort.abort(reason);
+    }).listen(0, '127.0.0.1');
+    await new Promise((resolve) => silent.once('listening', resolve));
+    const { port } = silent.address() as { port: number };
+    const url = `https://127.0.0.1:${port}`;
+    const connecting = connectHost({ url, username: 'root', password: 'x', signal: abort.signal });
+    await expect(connecting).rejects.toBe(reason);
+    await closed.promise;
+    silent.close();
+  });
+
   test('credentials in the URL, and a missing password, are refused before anything is sent', async () => {
     const tls = { fingerprint256: remote.certificate.fingerprint256 };
     await expect(connectHost({ url: 'https://root:pw@127.0.0.1', tls })).rejects.toThrow(TypeError);
