@@ -4,6 +4,7 @@ import { FormatError } from '../core/index.ts';
 export interface SizedStream {
   /** In bytes. */
   readonly length: number;
+  /** A chunk belongs to whoever received it: it may still be on its way when the next one is asked for. */
   readonly chunks: AsyncIterable<Uint8Array>;
 }
 

@@ -1,4 +1,4 @@
-import { type CallOptions, type Clock, createLog, HostError, systemClock } from '../core/index.ts';
+import { BackupError, type CallOptions, type Clock, createLog, HostError, systemClock } from '../core/index.ts';
 import { exportDisk, exportMetadata, importDisk, importMetadata } from './disk-transfers.ts';
 import { createDiskUse } from './disk-use.ts';
 import { createExchangeLog, type ExchangeListener } from './exchange-log.ts';
@@ -130,7 +130,11 @@ export async function connectHost(options: ConnectHostOptions): Promise<Host> {
       openNbd: (vdi, options) => openNbd(context, vdi, options),
       async listChangedBlocks(from, to, callOptions) {
         const [older, newer] = await Promise.all([records.ref('VDI', from), records.get('VDI', to)]);
-        const bitmap = await tasks.run<string>('VDI.list_changed_blocks', [older, newer.ref], callOptions);
+        const bitmap = await tasks.run<unknown>('VDI.list_changed_blocks', [older, newer.ref], callOptions);
+        if (typeof bitmap !== 'string') {
+          const message = `${label}: VDI.list_changed_blocks: expected a text, got ${typeof bitmap}`;
+          throw new BackupError('HOST_ANSWER_INVALID', message);
+        }
         return { bitmap, diskSize: newer.virtual_size };
       },
       close,

@@ -5,9 +5,12 @@ import type { CallOptions } from '../core/index.ts';
 export interface HostLimits {
   /** Calls in flight. @defaultValue `20` */
   readonly calls?: number | undefined;
-  /** Exports and imports. @defaultValue `4` */
+  /** Exports, and as many imports: an import may read from an export, and must not wait for its slot. @defaultValue `4` */
   readonly transfers?: number | undefined;
-  /** NBD connections; a host serves 16 to all its clients. @defaultValue `8` */
+  /**
+   * NBD connections; a host serves 16 to all its clients. Opening a disk waits while all are taken, until its `signal`
+   * fires: who needs several disks open at the same time needs as many. @defaultValue `8`
+   */
   readonly nbdConnections?: number | undefined;
 }
 
@@ -22,7 +25,8 @@ export interface Gate {
 
 export interface HostGates {
   readonly calls: Gate;
-  readonly transfers: Gate;
+  readonly exports: Gate;
+  readonly imports: Gate;
   readonly nbdConnections: Gate;
   /** One at a time: a host attaches a disk for each NBD connection, and parallel attaches leave disks stuck. */
   readonly nbdOpening: Gate;
@@ -41,7 +45,8 @@ const gatesByAddress = new Map<string, { readonly [K in keyof HostGates]: Adjust
 export function hostGates(address: string, limits: HostLimits = {}): HostGates {
   const gates = gatesByAddress.get(address) ?? {
     calls: createGate(20),
-    transfers: createGate(4),
+    exports: createGate(4),
+    imports: createGate(4),
     nbdConnections: createGate(8),
     nbdOpening: createGate(1),
   };
@@ -53,7 +58,7 @@ export function hostGates(address: string, limits: HostLimits = {}): HostGates {
     if (!Number.isSafeInteger(limit) || limit < 1 || limit > most) {
       throw new RangeError(`limits.${name}: expected 1 to ${most}, got ${limit}`);
     }
-    gates[name].limit = limit;
+    for (const gate of name === 'transfers' ? [gates.exports, gates.imports] : [gates[name]]) gate.limit = limit;
   }
   return gates;
 }

@@ -75,7 +75,7 @@ export async function beginTransfer(
   const { session, tasks, timeouts, gates } = context;
   const signal = anySignal(given, context.closing) ?? context.closing;
   const doing = `${session.label}: ${request.what}`;
-  const release = await gates.transfers.enter({ signal });
+  const release = await (request.method === 'GET' ? gates.exports : gates.imports).enter({ signal });
   const letGo = (request.disks ?? []).map((vdi) => context.diskUse.begin(vdi));
   let exchange: Exchange | undefined;
   let task: Ref | undefined;

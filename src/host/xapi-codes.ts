@@ -109,6 +109,6 @@ const EXPLANATIONS: Readonly<Record<string, string>> = {
 /** One sentence for people: what was tried, what the host said. */
 export function describe(code: string, params: readonly string[], doing: string): string {
   const said = params.filter((param) => param !== '').join(', ');
-  const explanation = EXPLANATIONS[code];
+  const explanation = Object.hasOwn(EXPLANATIONS, code) ? EXPLANATIONS[code] : undefined;
   return `${doing}: ${explanation === undefined ? code : `${explanation} (${code})`}${said === '' ? '' : `: ${said}`}`;
 }

@@ -113,3 +113,9 @@ test('changed blocks are asked for in a task, from the older to the newer, with 
   expect(remote.calls.map(({ method }) => method)).toContain('Async.VDI.list_changed_blocks');
   expect(remote.tasks.size).toBe(0);
 });
+
+test('an answer about changed blocks that is no text is HOST_ANSWER_INVALID', async () => {
+  remote.methods['VDI.list_changed_blocks'] = () => '<array><data><value>gA==</value></data></array>';
+  const asking = host.listChangedBlocks(uuid(20), uuid(21));
+  await expect(asking).rejects.toMatchObject({ code: 'HOST_ANSWER_INVALID' });
+});

@@ -6,12 +6,12 @@ let addresses = 0;
 const address = () => `192.0.2.${++addresses}`;
 
 test('as many as there are slots, and the next when one is given back', async () => {
-  const { transfers } = hostGates(address(), { transfers: 2 });
-  const first = await transfers.enter();
-  await transfers.enter();
-  expect(transfers.taken).toBe(2);
+  const { exports } = hostGates(address(), { transfers: 2 });
+  const first = await exports.enter();
+  await exports.enter();
+  expect(exports.taken).toBe(2);
   let entered = false;
-  const third = transfers.enter().then((release) => {
+  const third = exports.enter().then((release) => {
     entered = true;
     return release;
   });
@@ -20,7 +20,7 @@ test('as many as there are slots, and the next when one is given back', async ()
   first();
   first(); // twice is once
   await third;
-  expect(transfers.taken).toBe(2);
+  expect(exports.taken).toBe(2);
 });
 
 test('who gives up while waiting takes no slot, and keeps none from others', async () => {
@@ -59,6 +59,14 @@ test('the same address is the same host, whoever asks; a limit given later holds
   hostGates(host, { nbdConnections: 2 });
   (await second)();
   first();
+});
+
+test('exports and imports have slots of their own', async () => {
+  const { exports, imports } = hostGates(address(), { transfers: 1 });
+  const release = await exports.enter();
+  expect(imports.taken).toBe(0);
+  (await imports.enter())();
+  release();
 });
 
 test('limits that no host could serve are refused', () => {

@@ -437,6 +437,23 @@ describe('importDisk', () => {
     await expectSlotFree();
   });
 
+  test('straight from an export, with one slot for transfers: neither waits for the other', async () => {
+    const content = patterned(SIZE);
+    const taken: Buffer[] = [];
+    remote.handlers['/export_raw_vdi'] = ({ query, socket }) => {
+      socket.end(Buffer.concat([Buffer.from(HEAD_200), content]));
+      remote.endTask(query.get('task_id')!, {});
+    };
+    remote.handlers['/import_raw_vdi'] = ({ query, socket, message }) => {
+      socket.write(HEAD_200);
+      message.on('data', (chunk: Buffer) => taken.push(chunk));
+      message.on('end', () => remote.endTask(query.get('task_id')!, {}));
+    };
+    const { chunks } = await host.exportDisk(VDI);
+    await host.importDisk(VDI, { length: SIZE, chunks });
+    expect(Buffer.concat(taken)).toSatisfy(equals(Buffer.from(content)));
+  });
+
   test('the host resets the connection once it has all: the task decides', async () => {
     remote.handlers['/import_raw_vdi'] = async ({ query, socket, message, reset }) => {
       socket.write(HEAD_200);
