@@ -1,3 +1,4 @@
+export { abortableChunks } from './abortable-chunks.ts';
 export { type BitRun, countSetBits, hasBit, nextBit, runsOfSetBits, setBits } from './bitmap.ts';
 export { type ByteReader, byteReader } from './byte-reader.ts';
 export {

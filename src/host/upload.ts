@@ -1,4 +1,4 @@
-import { exactly, type SizedStream } from '../bytes/index.ts';
+import { abortableChunks, exactly, type SizedStream } from '../bytes/index.ts';
 import { type CallOptions, createLog } from '../core/index.ts';
 import { isNetworkFailure } from './host-errors.ts';
 import type { Exchange } from './http-exchange.ts';
@@ -15,7 +15,7 @@ export interface UploadOptions extends CallOptions {
 }
 
 /**
- * Sends a body of known length and waits for the verdict.
+ * Sends a body of known length and waits for the verdict. An abort is answered at once, even where the stream is stuck.
  *
  * @returns what the task returned, as the host wrote it
  * @throws as `download`
@@ -37,7 +37,8 @@ export async function upload(
     const reply = watchReply(exchange);
     let sent = 0;
     let broken = false;
-    for await (const chunk of exactly(stream.length, stream.chunks, request.what)) {
+    const chunks = exactly(stream.length, stream.chunks, request.what);
+    for await (const chunk of abortableChunks(chunks, { signal: transfer.signal })) {
       transfer.signal.throwIfAborted();
       if (reply.ended) broken = true;
       else broken = !(await sendUnlessBroken(exchange, chunk, timeouts.idleMs));

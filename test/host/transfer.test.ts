@@ -534,6 +534,27 @@ describe('importDisk', () => {
     await expectSlotFree();
   });
 
+  test('an abort, and closing the connection, end an import whose stream is stuck', { timeout: 10_000 }, async () => {
+    remote.handlers['/import_raw_vdi'] = ({ socket }) => {
+      socket.write(HEAD_200);
+    };
+    for (const end of ['abort', 'close']) {
+      const abort = new AbortController();
+      const pulled = Promise.withResolvers<void>();
+      const stuck = async function* (): AsyncGenerator<Uint8Array, void> {
+        yield patterned(1000);
+        pulled.resolve();
+        await new Promise<never>(() => {});
+      };
+      const importing = host.importDisk(VDI, { length: SIZE, chunks: stuck() }, { signal: abort.signal });
+      const rejected = expect(importing).rejects.toMatchObject({ message: expect.stringMatching(/enough|closed/) });
+      await pulled.promise;
+      if (end === 'abort') abort.abort(new Error('enough'));
+      else await host.close();
+      await rejected;
+    }
+  });
+
   test('a raw stream that is longer than the disk is refused before anything is asked', async () => {
     await expect(host.importDisk(VDI, stream(patterned(SIZE + 1)))).rejects.toThrow(RangeError);
   });
