@@ -1,6 +1,6 @@
 import { exactly, type SizedStream, zeroes } from '../bytes/index.ts';
 import type { CallOptions } from '../core/index.ts';
-import { type Disk, readBlocks } from '../disk/index.ts';
+import { type Disk, rangeOf, readBlocks } from '../disk/index.ts';
 import type { Host } from '../host/index.ts';
 import { vhdStream } from '../vhd/index.ts';
 
@@ -40,4 +40,21 @@ async function* denseChunks(disk: Disk, options: CallOptions): AsyncGenerator<Ui
     at = offset + data.byteLength;
   }
   yield* zeroes(disk.size - at);
+}
+
+/** A disk with zeros behind its end: storage rounds sizes up, and not every storage gives zeros. */
+export function grown(disk: Disk, size: number): Disk {
+  return {
+    size,
+    async *extents(options = {}) {
+      const { offset, end } = rangeOf('grown disk', size, options);
+      const inside = Math.min(end, disk.size);
+      if (offset < inside) yield* disk.extents({ ...options, offset, length: inside - offset });
+      const from = Math.max(offset, disk.size);
+      if (from < end) yield { offset: from, length: end - from, kind: 'zero' };
+    },
+    readInto: (into, offset, options) => disk.readInto(into, offset, options),
+    close: () => disk.close(),
+    [Symbol.asyncDispose]: () => disk.close(),
+  };
 }

@@ -1,10 +1,10 @@
-import { type CallOptions, HostError, type RunRecorder } from '../core/index.ts';
+import { BackupError, type CallOptions, HostError, type RunRecorder } from '../core/index.ts';
 import type { Host } from '../host/index.ts';
 import type { Repository, StoredRecord, VmMetadata } from '../store/index.ts';
 import { readMetadataArchive, writeMetadataArchive } from '../xva/index.ts';
 import type { RestorePlan } from './restore-plan.ts';
 import { rewriteForRestore } from './rewrite-metadata.ts';
-import { vbdToCreate, vifToCreate, vmToCreate } from './vm-record.ts';
+import { biosStringsOf, vbdToCreate, vifToCreate, vmToCreate } from './vm-record.ts';
 
 /** No archive of a VM is larger, in bytes; a host builds it in memory. */
 const MAX_ARCHIVE = 256 * 1024 * 1024;
@@ -49,8 +49,28 @@ export async function makeVm(
       recorder.warn('VTPM_NOT_RESTORED', 'the contents of the virtual TPM are only in the archive, which was refused');
     }
     if (restore) recorder.warn('UUID_NEW', `the VM gets a new uuid: only an import can keep ${plan.vm.uuid}`);
-    return await host.callAsync<string>('VM.create', [vmToCreate(metadata.VM, name)], options);
+    return await createVm(host, metadata.VM, name, recorder, options);
   }
+}
+
+/** What the host takes only after the making, and before the first start: a guest's licence may hang on it. */
+async function createVm(
+  host: Host,
+  vm: StoredRecord,
+  name: string,
+  recorder: RunRecorder,
+  options: CallOptions,
+): Promise<string> {
+  const ref = await host.callAsync<string>('VM.create', [vmToCreate(vm, name)], options);
+  const bios = biosStringsOf(vm);
+  if (Object.keys(bios).length === 0) return ref;
+  try {
+    await host.call('VM.set_bios_strings', ref, bios);
+  } catch (error) {
+    if (!(error instanceof HostError) || error.xapiCode !== 'MESSAGE_METHOD_UNKNOWN') throw error;
+    recorder.warn('BIOS_STRINGS_DROPPED', 'the host is too old to set the BIOS strings: the guest sees other ones');
+  }
+  return ref;
 }
 
 /** Attaches the restored disks, and the drives of the original. */
@@ -105,7 +125,7 @@ async function readArchive(repository: Repository, plan: RestorePlan, options: C
 
 function firstOf(refs: readonly string[]): string {
   const [ref] = refs;
-  if (ref === undefined) throw new RangeError('the host imported no VM and reported no error');
+  if (ref === undefined) throw new BackupError('HOST_ANSWER_INVALID', 'the host imported no VM, and reported no error');
   return ref;
 }
 

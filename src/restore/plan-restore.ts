@@ -126,16 +126,10 @@ async function planDisks(
     const common = { vdiUuid, name, device, size, action, reason };
     if (action === 'skip') return { ...common, transport: 'raw', transportReason: 'nothing travels' };
     const sr = findSr(disk, srs, fallback, options, conflicts);
-    if (sr !== undefined && action === 'restore') needed.set(sr.uuid, (needed.get(sr.uuid) ?? 0) + size);
+    if (sr !== undefined) needed.set(sr.uuid, (needed.get(sr.uuid) ?? 0) + size);
     return { ...common, srUuid: sr?.uuid, srName: sr?.name_label, ...decideTransport(disk, sr) };
   });
-  for (const [uuid, bytes] of needed)
-    conflicts.push(
-      ...roomConflict(
-        srs.find((sr) => sr.uuid === uuid),
-        bytes,
-      ),
-    );
+  for (const sr of srs) conflicts.push(...roomConflict(sr, needed.get(sr.uuid) ?? 0));
   return plans;
 }
 
@@ -183,14 +177,12 @@ function decideTransport(
   return { transport: 'vhd', transportReason: 'a new VHD disk reads as zeros: only data travels' };
 }
 
-function roomConflict(sr: SrRecord | undefined, bytes: number): RestoreConflict[] {
-  // Thick storage takes the whole size at once; elsewhere the disks may stay smaller, so only nonsense is refused.
-  if (sr === undefined || sr.physical_size <= 0) return [];
-  const thick = sr.type.startsWith('lvm');
-  const room = thick ? sr.physical_size - sr.physical_utilisation : sr.physical_size;
-  if (bytes <= room) return [];
+/** Thick storage takes the whole size at once; elsewhere the disks may stay smaller than they may become. */
+function roomConflict(sr: SrRecord, bytes: number): RestoreConflict[] {
+  const room = sr.physical_size - sr.physical_utilisation;
+  if (!sr.type.startsWith('lvm') || sr.physical_size <= 0 || bytes <= room) return [];
   const message = `SR ${sr.name_label} has room for ${room} bytes, the disks need ${bytes}`;
-  return thick ? [{ code: 'SR_TOO_SMALL', subject: sr.uuid, message }] : [];
+  return [{ code: 'SR_TOO_SMALL', subject: sr.uuid, message }];
 }
 
 async function planNics(

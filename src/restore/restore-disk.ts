@@ -1,16 +1,15 @@
 import { BackupError, type CallOptions } from '../core/index.ts';
-import { type Disk, rangeOf } from '../disk/index.ts';
 import type { Host } from '../host/index.ts';
-import { destroyOne } from '../snapshot/index.ts';
+import { CLEAN_UP_MS, destroyOne, removed } from '../snapshot/index.ts';
 import type { PointId, Repository } from '../store/index.ts';
-import { importDisk } from './import-disk.ts';
+import { grown, importDisk } from './import-disk.ts';
 import { vdiToCreate } from './vm-record.ts';
 
 export interface RestoreDiskOptions extends CallOptions {
   readonly point: PointId;
   /** The source disk's uuid. */
   readonly vdiUuid: string;
-  /** A new disk on an SR, or an existing one, which is overwritten whole and must not be in use. */
+  /** A new disk on an SR (by uuid), or an existing one, which is overwritten whole and must not be in use. */
   readonly target: { readonly sr: string; readonly name?: string | undefined } | { readonly vdi: string };
   /** Bytes sent so far, and in all. */
   readonly onSent?: ((bytes: number, total: number) => void) | undefined;
@@ -40,29 +39,19 @@ export async function restoreDisk(
   }
   const sr = await host.getRecord('SR', target.sr);
   const name = target.name ?? `${vdiUuid} at ${point.point}`;
-  const ref = await host.callAsync<string>('VDI.create', [vdiToCreate({ name, size: disk.size }, sr.ref)], { signal });
+  signal?.throwIfAborted();
+  // Not cut short: a disk whose making was aborted would be nobody's.
+  const ref = await host.callAsync<string>('VDI.create', [vdiToCreate({ name, size: disk.size }, sr.ref)]);
   try {
-    await importDisk(host, ref, disk, { transport: 'raw', signal, onSent });
-    return (await host.getRecord('VDI', ref)).uuid;
+    const { uuid, virtual_size } = await host.getRecord('VDI', ref);
+    await importDisk(host, ref, grown(disk, virtual_size), { transport: 'raw', signal, onSent });
+    return uuid;
   } catch (error) {
-    await destroyOne(host, 'VDI', ref);
-    throw error;
+    const cleared = await removed(() => destroyOne(host, 'VDI', ref, { signal: AbortSignal.timeout(CLEAN_UP_MS) }));
+    if (cleared.state === 'removed') throw error;
+    throw new BackupError('CLEAN_UP_INCOMPLETE', `the new disk ${name} is left on the host: ${cleared.error}`, {
+      cause: error,
+      facts: { name, srUuid: sr.uuid },
+    });
   }
-}
-
-/** A disk with zeros behind its end. */
-function grown(disk: Disk, size: number): Disk {
-  return {
-    size,
-    async *extents(options = {}) {
-      const { offset, end } = rangeOf('grown disk', size, options);
-      const inside = Math.min(end, disk.size);
-      if (offset < inside) yield* disk.extents({ ...options, offset, length: inside - offset });
-      const from = Math.max(offset, disk.size);
-      if (from < end) yield { offset: from, length: end - from, kind: 'zero' };
-    },
-    readInto: (into, offset, options) => disk.readInto(into, offset, options),
-    close: () => disk.close(),
-    [Symbol.asyncDispose]: () => disk.close(),
-  };
 }

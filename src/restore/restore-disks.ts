@@ -1,7 +1,7 @@
 import { anySignal, type RunRecorder, systemClock } from '../core/index.ts';
 import type { Host } from '../host/index.ts';
 import type { Repository, VmMetadata } from '../store/index.ts';
-import { importDisk } from './import-disk.ts';
+import { grown, importDisk } from './import-disk.ts';
 import type { RestoreDiskPlan, RestorePlan } from './restore-plan.ts';
 import type { RestoredObjects } from './restored-objects.ts';
 import type { RunRestoreOptions } from './run-restore.ts';
@@ -27,13 +27,12 @@ export async function restoreDisks(
   const restoreOne = async (disk: RestoreDiskPlan) => {
     const sr = await host.getRecord('SR', disk.srUuid!);
     const record = metadata.VDI.find(({ uuid }) => uuid === disk.vdiUuid);
-    const ref = await made.disk(disk.vdiUuid, vdiToCreate({ name: disk.name, size: disk.size, record }, sr.ref));
-    refs.set(disk.vdiUuid, ref);
+    const signal = anySignal(options.signal, stop.signal);
+    signal?.throwIfAborted();
+    const target = await made.disk(disk.vdiUuid, vdiToCreate({ name: disk.name, size: disk.size, record }, sr.ref));
+    refs.set(disk.vdiUuid, target.ref);
     if (disk.action === 'restore') {
-      await fillDisk(host, repository, plan, disk, ref, recorder, {
-        ...options,
-        signal: anySignal(options.signal, stop.signal),
-      });
+      await fillDisk(host, repository, plan, disk, target, recorder, { ...options, signal });
     }
   };
   const work = plan.disks
@@ -54,14 +53,15 @@ async function fillDisk(
   repository: Repository,
   plan: RestorePlan,
   { vdiUuid: diskId, name: label, size, transport }: RestoreDiskPlan,
-  vdiRef: string,
+  target: { readonly ref: string; readonly size: number },
   recorder: RunRecorder,
   { signal, onProgress, clock = systemClock }: RunRestoreOptions,
 ): Promise<void> {
   const startedAt = clock.now();
   await using source = await repository.openDisk(plan.point, diskId, { signal });
   onProgress?.({ kind: 'disk-started', run: 'restore', diskId, label, mode: transport, size });
-  const bytesMoved = await importDisk(host, vdiRef, source, {
+  const disk = transport === 'raw' ? grown(source, Math.max(source.size, target.size)) : source;
+  const bytesMoved = await importDisk(host, target.ref, disk, {
     transport,
     signal,
     onSent: (movedBytes, totalBytes) =>

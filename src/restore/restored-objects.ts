@@ -1,47 +1,67 @@
 import type { Clock, ReceiptItem } from '../core/index.ts';
-import type { Host, VmRecord } from '../host/index.ts';
-import { destroyOne, OWNER_KEY, type Runner, removeMark, workingName, writeMark } from '../snapshot/index.ts';
+import type { Host } from '../host/index.ts';
+import {
+  bearsWorkingName,
+  destroyOne,
+  OWNER_KEY,
+  type OwnerMark,
+  type Runner,
+  removed,
+  removeMark,
+  workingName,
+  writeMark,
+} from '../snapshot/index.ts';
 import type { RestorePlan } from './restore-plan.ts';
 
 export interface RestoreRun {
   readonly runId: string;
   readonly runner: Runner;
   readonly at: Date;
+  /** The VM that was backed up. */
+  readonly vmUuid: string;
 }
 
-/** What a restore has made on the host so far: marked, so that it is found after a kill, and removed after a failure. */
+/**
+ * What a restore has made on the host so far. Until the restore is done all of it bears a name that ends in the run's id:
+ * so it is found after a failure, even where the answer to its making was lost. Disks are marked, too, for a later run.
+ */
 export class RestoredObjects {
   readonly #host: Host;
   readonly #run: RestoreRun;
   /** Source disk's uuid to the new disk. */
   readonly #disks = new Map<string, { readonly ref: string; readonly uuid: string }>();
-  #vmName: string | undefined;
+  #vmRef: string | undefined;
 
   constructor(host: Host, run: RestoreRun) {
     this.#host = host;
     this.#run = run;
   }
 
-  /** Makes a disk and marks it. Its name tells the run until the restore is done. */
-  async disk(sourceUuid: string, record: Record<string, unknown>): Promise<string> {
-    const { runId } = this.#run;
+  /** Makes a disk and marks it. */
+  async disk(sourceUuid: string, record: Record<string, unknown>): Promise<{ ref: string; size: number }> {
+    const { runId, runner, at, vmUuid } = this.#run;
     const name = workingName({ name_label: String(record['name_label']) }, runId);
+    // Not cut short: a disk whose making was aborted would be nobody's.
     const ref = await this.#host.callAsync<string>('VDI.create', [{ ...record, name_label: name }]);
-    const { uuid } = await this.#host.getRecord('VDI', ref);
+    const { uuid, virtual_size } = await this.#host.getRecord('VDI', ref);
     this.#disks.set(sourceUuid, { ref, uuid });
-    const { runner, at } = this.#run;
-    await writeMark(this.#host, 'VDI', ref, OWNER_KEY, { uuid, runId, runner, at: at.toISOString(), state: 'working' });
-    return ref;
+    const mark: OwnerMark = { uuid, vmUuid, runId, runner, at: at.toISOString(), state: 'working' };
+    await writeMark(this.#host, 'VDI', ref, OWNER_KEY, mark);
+    return { ref, size: virtual_size };
   }
 
-  /** What the VM is called until the restore is done: it is found by this name, even if the answer to its making is lost. */
+  /** What the VM is called until the restore is done. */
   vmName(name: string): string {
-    this.#vmName = workingName({ name_label: name }, this.#run.runId);
-    return this.#vmName;
+    return workingName({ name_label: name }, this.#run.runId);
   }
 
-  /** The restore is done: the disks get their names, and are nobody's but the VM's. */
-  async finishDisks(plan: RestorePlan): Promise<Record<string, string>> {
+  /** The VM is made. */
+  vm(ref: string): void {
+    this.#vmRef = ref;
+  }
+
+  /** The disks get their names, and are nobody's but the VM's. */
+  async releaseDisks(plan: RestorePlan): Promise<Record<string, string>> {
     for (const [sourceUuid, { ref }] of this.#disks) {
       const name = plan.disks.find(({ vdiUuid }) => vdiUuid === sourceUuid)?.name ?? '';
       await this.#host.call('VDI.set_name_label', ref, name);
@@ -53,22 +73,34 @@ export class RestoredObjects {
   /** Removes all of it; goes on after a failure and tells what is left. */
   async removeAll(signal: AbortSignal, clock: Clock): Promise<ReceiptItem[]> {
     const receipt: ReceiptItem[] = [];
-    const remove = async (kind: 'vm' | 'disk', type: 'VM' | 'VDI', ref: string, uuid: string) => {
-      try {
-        await destroyOne(this.#host, type, ref, { signal, clock });
-        receipt.push({ kind, uuid, name: `run ${this.#run.runId}`, state: 'removed' });
-      } catch (error) {
-        const why = error instanceof Error ? error.message : String(error);
-        receipt.push({ kind, uuid, name: `run ${this.#run.runId}`, state: 'left', error: why });
-      }
+    const name = `run ${this.#run.runId}`;
+    const remove = async (kind: 'vm' | 'disk', ref: string, uuid: string) => {
+      const type = kind === 'vm' ? 'VM' : 'VDI';
+      receipt.push({
+        kind,
+        uuid,
+        name,
+        ...(await removed(() => destroyOne(this.#host, type, ref, { signal, clock }))),
+      });
     };
-    for (const vm of await this.#findVms()) await remove('vm', 'VM', vm.ref, vm.uuid);
-    for (const { ref, uuid } of this.#disks.values()) await remove('disk', 'VDI', ref, uuid);
+    const disks = new Map([...this.#disks.values()].map(({ ref, uuid }) => [ref, uuid]));
+    const looked = await removed(async () => {
+      for (const vm of await this.#host.listRecords('VM')) {
+        if (vm.ref === this.#vmRef || this.#isNamedAfterRun(vm)) await remove('vm', vm.ref, vm.uuid);
+      }
+      for (const vdi of await this.#host.listRecords('VDI')) {
+        if (this.#isNamedAfterRun(vdi)) disks.set(vdi.ref, vdi.uuid);
+      }
+    });
+    if (looked.state === 'left') {
+      const error = `the host could not be asked: ${looked.error}`;
+      receipt.push({ kind: 'vm', uuid: this.#run.runId, name, state: 'left', error });
+    }
+    for (const [ref, uuid] of disks) await remove('disk', ref, uuid);
     return receipt;
   }
 
-  async #findVms(): Promise<VmRecord[]> {
-    if (this.#vmName === undefined) return [];
-    return (await this.#host.listRecords('VM')).filter((vm) => vm.name_label === this.#vmName && !vm.is_a_snapshot);
+  #isNamedAfterRun(record: { readonly name_label: string; readonly is_a_snapshot: boolean }): boolean {
+    return !record.is_a_snapshot && bearsWorkingName(record, this.#run.runId);
   }
 }

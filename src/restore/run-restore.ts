@@ -8,7 +8,7 @@ import {
   systemClock,
 } from '../core/index.ts';
 import type { Host } from '../host/index.ts';
-import { CLEAN_UP_MS, OWNER_KEY, RESTORED_FROM_KEY, removeMark, startRun, writeMark } from '../snapshot/index.ts';
+import { CLEAN_UP_MS, RESTORED_FROM_KEY, startRun, writeMark } from '../snapshot/index.ts';
 import { parseVmMetadata, type Repository, type VmMetadata } from '../store/index.ts';
 import { makeDrives, makeNics, makeVm } from './make-vm.ts';
 import { findPresence, type PlanRestoreOptions, planRestore } from './plan-restore.ts';
@@ -53,22 +53,28 @@ export async function runRestore(
   recorder.point = plan.point.point;
   for (const decision of plan.decisions) recorder.decide(decision);
   const run = startRun(recorder.runId);
-  const made = new RestoredObjects(host, { runId: recorder.runId, runner: run.runner, at: new Date(clock.now()) });
+  const { runId } = recorder;
+  const vmUuid = plan.vm.uuid;
+  const made = new RestoredObjects(host, { runId, runner: run.runner, at: new Date(clock.now()), vmUuid });
   try {
-    await checkPlan(host, repository, plan);
+    checkPlan(repository, plan);
+    await checkAbsent(host, plan);
     const metadata = await readMetadata(repository, plan, options);
     recorder.stage('transfer');
     const disks = await restoreDisks(host, repository, plan, metadata, made, recorder, options);
     recorder.stage('vm');
+    signal?.throwIfAborted();
+    await checkAbsent(host, plan); // again: hours may have passed, and an import that keeps the uuid may replace a VM
     const vmRef = await makeVm(host, repository, plan, metadata, made.vmName(plan.name), recorder, { signal });
+    made.vm(vmRef);
     await makeDrives(host, vmRef, metadata, disks, recorder, { signal });
     await makeNics(host, vmRef, plan, metadata, { signal });
     recorder.stage('finish');
     signal?.throwIfAborted();
-    const vmUuid = await finishVm(host, repository, plan, metadata, vmRef);
-    const uuids = await made.finishDisks(plan);
-    recorder.receipt.push({ kind: 'vm', uuid: vmUuid, name: plan.name, state: 'kept' });
-    return { vmUuid, vmRef, identity: plan.identity, disks: uuids, report: recorder.report('success') };
+    const uuids = await made.releaseDisks(plan);
+    const uuid = await finishVm(host, repository, plan, metadata, vmRef);
+    recorder.receipt.push({ kind: 'vm', uuid, name: plan.name, state: 'kept' });
+    return { vmUuid: uuid, vmRef, identity: plan.identity, disks: uuids, report: recorder.report('success') };
   } catch (error) {
     await undo(made, recorder, options);
     throw recorder.failure(error, signal);
@@ -89,27 +95,23 @@ export async function restoreVm(
 /** Takes back what was made. What cannot be removed is in the receipt. */
 async function undo(made: RestoredObjects, recorder: RunRecorder, options: RunRestoreOptions): Promise<void> {
   const { clock = systemClock, cleanUpMs = CLEAN_UP_MS } = options;
-  const { runId } = recorder;
-  try {
-    recorder.receipt.push(...(await made.removeAll(AbortSignal.timeout(cleanUpMs), clock)));
-  } catch (error) {
-    const why = `the host could not be asked: ${String(error)}`;
-    recorder.receipt.push({ kind: 'vm', uuid: runId, name: `run ${runId}`, state: 'left', error: why });
-  }
+  recorder.receipt.push(...(await made.removeAll(AbortSignal.timeout(cleanUpMs), clock)));
 }
 
-async function checkPlan(host: Host, repository: Repository, plan: RestorePlan): Promise<void> {
+function checkPlan(repository: Repository, plan: RestorePlan): void {
   if (plan.repositoryId !== repository.id) {
     throw new BackupError('PLAN_STALE', `the plan is for repository ${plan.repositoryId}, this is ${repository.id}`);
   }
-  if (plan.conflicts.length > 0) {
-    const messages = plan.conflicts.map(({ message }) => message).join('; ');
-    throw new BackupError('PLAN_CONFLICT', `the restore of ${plan.vm.name} has conflicts: ${messages}`, {
-      facts: { conflicts: plan.conflicts },
-    });
-  }
+  if (plan.conflicts.length === 0) return;
+  const messages = plan.conflicts.map(({ message }) => message).join('; ');
+  throw new BackupError('PLAN_CONFLICT', `the restore of ${plan.vm.name} has conflicts: ${messages}`, {
+    facts: { conflicts: plan.conflicts },
+  });
+}
+
+/** Proves that no VM is the original, where the plan is to make that. */
+async function checkAbsent(host: Host, plan: RestorePlan): Promise<void> {
   if (plan.identity === 'new') return;
-  // An import that keeps the uuid may replace a VM: the uuid is proven absent again, now.
   const vms = (await host.listRecords('VM')).filter((vm) => !vm.is_a_snapshot && !vm.is_a_template);
   const presence = findPresence(plan.vm.uuid, await host.findRecord('VM', plan.vm.uuid), vms);
   if (presence === undefined) return;
@@ -123,7 +125,7 @@ async function readMetadata(repository: Repository, plan: RestorePlan, options: 
   return parseVmMetadata(await repository.readMetadata(plan.point, options), `${plan.point.point}.metadata.json`);
 }
 
-/** Marks where the VM came from, puts back what an import drops, and gives it its name last. */
+/** Marks where the VM came from, gives it its name, and puts back what an import drops. */
 async function finishVm(
   host: Host,
   repository: Repository,
@@ -134,12 +136,12 @@ async function finishVm(
   const vm = await host.getRecord('VM', vmRef);
   const origin = { vmUuid: plan.vm.uuid, repositoryId: repository.id, point: plan.point.point };
   await writeMark(host, 'VM', vmRef, RESTORED_FROM_KEY, { uuid: vm.uuid, ...origin });
-  await removeMark(host, 'VM', vmRef, OWNER_KEY);
-  const blocked = metadata.VM['blocked_operations'];
-  if (typeof blocked === 'object' && blocked !== null && Object.keys(blocked).length > 0) {
-    await host.call('VM.set_blocked_operations', vmRef, blocked); // VM.create and imports drop it
-  }
   if (vm.is_a_template) await host.call('VM.set_is_a_template', vmRef, false);
   await host.call('VM.set_name_label', vmRef, plan.name);
+  const blocked = metadata.VM['blocked_operations'];
+  if (typeof blocked === 'object' && blocked !== null && Object.keys(blocked).length > 0) {
+    // VM.create and imports drop it. The last step: a VM whose destruction is blocked could not be taken back.
+    await host.call('VM.set_blocked_operations', vmRef, blocked);
+  }
   return vm.uuid;
 }

@@ -34,7 +34,9 @@ export async function verifyRestored(
   for (const [vdiUuid, restoredUuid] of Object.entries(options.disks)) {
     await using expected = await repository.openDisk(options.point, vdiUuid, options);
     await using transfer = await host.exportDisk(restoredUuid, { format: 'raw', signal: options.signal });
-    const firstDifference = await compareStream(expected, transfer.chunks, (bytes) => options.onRead?.(vdiUuid, bytes));
+    const firstDifference = await compareStream(expected, transfer.chunks, options, (bytes) =>
+      options.onRead?.(vdiUuid, bytes),
+    );
     results.push({ vdiUuid, restoredUuid, equal: firstDifference === undefined, firstDifference });
   }
   return results;
@@ -44,12 +46,13 @@ export async function verifyRestored(
 async function compareStream(
   disk: Disk,
   chunks: AsyncIterable<Uint8Array>,
+  options: CallOptions,
   onRead: (bytes: number) => void,
 ): Promise<number | undefined> {
   let at = 0;
   let difference: number | undefined;
   for await (const chunk of chunks) {
-    difference ??= await differenceAt(disk, chunk, at); // read on after a difference: the host's verdict comes last
+    difference ??= await differenceAt(disk, chunk, at, options); // read on after a difference: the host's verdict comes last
     at += chunk.byteLength;
     onRead(at);
   }
@@ -57,10 +60,15 @@ async function compareStream(
   throw new BackupError('STREAM_LENGTH', `the restored disk gave ${at} bytes, the point has ${disk.size}`);
 }
 
-async function differenceAt(disk: Disk, chunk: Uint8Array, at: number): Promise<number | undefined> {
+async function differenceAt(
+  disk: Disk,
+  chunk: Uint8Array,
+  at: number,
+  { signal }: CallOptions,
+): Promise<number | undefined> {
   const inside = Math.max(Math.min(chunk.byteLength, disk.size - at), 0);
   const expected = new Uint8Array(inside);
-  if (inside > 0) await disk.readInto(expected, at);
+  if (inside > 0) await disk.readInto(expected, at, { signal });
   const head = chunk.subarray(0, inside);
   if (Buffer.compare(expected, head) !== 0) return at + head.findIndex((byte, index) => byte !== expected[index]);
   const tail = chunk.subarray(inside);

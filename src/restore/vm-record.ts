@@ -29,6 +29,11 @@ export function vmToCreate(vm: StoredRecord, name: string): Record<string, unkno
   };
 }
 
+/** The argument of `VM.set_bios_strings`: hosts refuse empty values. */
+export function biosStringsOf(vm: StoredRecord): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(vm['bios_strings'] ?? {}).filter(([, value]) => value !== ''));
+}
+
 /** The argument of `VBD.create`. A drive whose disc is not known here comes back empty. */
 export function vbdToCreate(vbd: StoredRecord, vmRef: string, vdiRef: string | undefined): Record<string, unknown> {
   return {
@@ -104,7 +109,5 @@ function pick(record: StoredRecord, fields: readonly string[]): Record<string, u
 }
 
 function withoutOurKeys(otherConfig: unknown, more: readonly string[] = []): Record<string, unknown> {
-  return Object.fromEntries(
-    Object.entries(otherConfig ?? {}).filter(([key]) => !isOurKey(key) && !more.includes(key)),
-  );
+  return Object.fromEntries(Object.entries(otherConfig ?? {}).filter(([key]) => !isOurKey(key) && !more.includes(key)));
 }

@@ -15,6 +15,7 @@ export { type DestroySnapshotOptions, destroyOne, destroySnapshot } from './dest
 export { CLEAN_UP_MS, discardRun, removed } from './discard-run.ts';
 export { type BasesOwner, removeKeptBases } from './kept-bases.ts';
 export {
+  bearsWorkingName,
   intentKey,
   isOurKey,
   type KeptFor,
