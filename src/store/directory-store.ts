@@ -1,9 +1,9 @@
 import { constants } from 'node:fs';
 import * as nodeFs from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { type ByteSource, fileSource } from '../bytes/index.ts';
 import { BackupError, type Clock, createLog, systemClock } from '../core/index.ts';
-import { type FileSystem, findFolder, makeFolders, makeRoot } from './durable-folder.ts';
+import { type FileSystem, findFolder, makeFolders, makeRoot, syncFolder } from './durable-folder.ts';
 import { hashFile, writeHashed } from './hashed-write.ts';
 import { intake } from './intake.ts';
 import { checkName, checkPrefix, isNamePart } from './names.ts';
@@ -48,6 +48,8 @@ class DirectoryStore implements Store {
   readonly #clock: Clock;
   /** The folder's real path, once it is there. */
   #root: string | undefined;
+  /** Folders that a power cut will not take. */
+  readonly #durable = new Set<string>();
 
   constructor(path: string, fs: FileSystem, clock: Clock) {
     this.label = path;
@@ -143,6 +145,8 @@ class DirectoryStore implements Store {
       const path = await this.#find(name);
       if (path === undefined || (await this.size(name)) === undefined) return;
       await this.#fs.rm(path, { force: true });
+      // What is removed after this must not be gone while this is back, when the power fails.
+      await syncFolder(this.#fs, dirname(path));
     });
   }
 
@@ -237,7 +241,7 @@ class DirectoryStore implements Store {
     try {
       return await storeIo(this.#action('write', name), async () => {
         this.#root ??= await makeRoot(this.#fs, this.label);
-        const folder = await makeFolders(this.#fs, this.#root, [TEMP], 0o700);
+        const folder = await makeFolders(this.#fs, this.#root, [TEMP], this.#durable, 0o700);
         return { name: temp, path: join(folder, temp) };
       });
     } catch (error) {
@@ -263,7 +267,7 @@ class DirectoryStore implements Store {
     const parts = name.split('/');
     const published = await storeIo(this.#action('publish', name), async () => {
       const root = this.#root!; // a temporary file lies in it
-      const folder = await makeFolders(this.#fs, root, parts.slice(0, -1));
+      const folder = await makeFolders(this.#fs, root, parts.slice(0, -1), this.#durable);
       const target = join(folder, parts.at(-1)!);
       return publishFile(this.#fs, temp, target, join(root, TEMP, claimFileName(name)));
     });

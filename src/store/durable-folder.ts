@@ -35,11 +35,16 @@ export async function makeRoot(fs: FileSystem, path: string): Promise<string> {
   return fs.realpath(path);
 }
 
-/** Makes the folders `parts` below `root`, durably, following no symbolic link, and gives the last one's path. */
+/**
+ * Makes the folders `parts` below `root`, durably, following no symbolic link, and gives the last one's path. A folder
+ * that is there may have been made a moment ago by someone who died before it was durable: each is seen to once, and
+ * then remembered in `durable`.
+ */
 export async function makeFolders(
   fs: FileSystem,
   root: string,
   parts: readonly string[],
+  durable: Set<string>,
   mode?: number,
 ): Promise<string> {
   let path = root;
@@ -48,11 +53,14 @@ export async function makeFolders(
     path = join(above, part);
     try {
       await fs.mkdir(path, { mode });
-      await syncFolder(fs, above);
+      durable.delete(path);
     } catch (error) {
       if (systemCode(error) !== 'EEXIST') throw error;
       if (!(await fs.lstat(path)).isDirectory()) throw notAFolder(path);
     }
+    if (durable.has(path)) continue;
+    await syncFolder(fs, above);
+    durable.add(path);
   }
   return path;
 }

@@ -54,7 +54,7 @@ export interface Store extends AsyncDisposable {
   size(name: string, options?: CallOptions): Promise<number | undefined>;
   /** All names that begin with `prefix`, which ends with `/` or is empty. */
   list(prefix: string, options?: CallOptions): Promise<Listing>;
-  /** Removes an object; does nothing where there is none. */
+  /** Removes an object, durably; does nothing where there is none. */
   remove(name: string, options?: CallOptions): Promise<void>;
   /** A place for a file that must be written out of order before it can be published. */
   stage(options?: CallOptions): Promise<StagedFile>;

@@ -115,6 +115,55 @@ test('a store that is itself reached through a symbolic link is one', async () =
   expect((await store.list('')).names).toEqual(['a/b']);
 });
 
+describe('what a power cut must not take', () => {
+  /** Which folders were synced, and which objects were removed, in order, below the store. */
+  function recording(): { fs: FileSystem; log: string[] } {
+    const log: string[] = [];
+    const shown = (path: unknown) => String(path).slice(folder.length) || '/';
+    const fs: FileSystem = {
+      ...nodeFs,
+      rm: async (path, options) => {
+        if (!String(path).includes('.tmp')) log.push(`rm ${shown(path)}`);
+        await nodeFs.rm(path, options);
+      },
+      open: (async (...args: Parameters<FileSystem['open']>) => {
+        const file = await nodeFs.open(...args);
+        const sync = file.sync.bind(file);
+        const isFolder = (await file.stat()).isDirectory();
+        return Object.assign(file, {
+          sync: async () => {
+            if (isFolder) log.push(`sync ${shown(args[0])}`);
+            await sync();
+          },
+        });
+      }) as FileSystem['open'],
+    };
+    return { fs, log };
+  }
+
+  test('folders that someone else has just made are synced, too, once', async () => {
+    const { fs, log } = recording();
+    await nodeFs.mkdir(join(folder, 'a', 'b'), { recursive: true });
+    const store = await directoryStore(folder, { fs });
+    await store.write('a/b/one', bytesOf('1'));
+    expect(log.slice(-3)).toEqual(['sync /', 'sync /a', 'sync /a/b']);
+    log.length = 0;
+    await store.write('a/b/two', bytesOf('2'));
+    expect(log).toEqual(['sync /a/b']);
+  });
+
+  test('a removal is durable before the next one', async () => {
+    const { fs, log } = recording();
+    const store = await directoryStore(folder, { fs });
+    await store.write('a/one', bytesOf('1'));
+    await store.write('b/two', bytesOf('2'));
+    log.length = 0;
+    await store.remove('a/one');
+    await store.remove('b/two');
+    expect(log).toEqual(['rm /a/one', 'sync /a', 'rm /b/two', 'sync /b']);
+  });
+});
+
 describe('when a system call fails', () => {
   /** Lets the `n`-th call of all the calls that change something fail. */
   function failingAt(n: number, code: string): { fs: FileSystem; calls: () => number } {
