@@ -32,7 +32,9 @@ export interface ServerConnection {
   readonly open: NbdExportResolver;
   /** `undefined` where the exports cannot be listed. */
   readonly list: (() => Iterable<string>) | undefined;
-  /** Fires when the server is being closed. */
+  /** Fires when the server begins to close: from then on all is refused, in words. */
+  readonly closing: AbortSignal;
+  /** Fires when the server closes its connections. */
   readonly signal: AbortSignal;
   /** The handshake is over: its deadline no longer counts. */
   established(): void;

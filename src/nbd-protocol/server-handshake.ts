@@ -33,6 +33,7 @@ import {
   withExport,
 } from './server-connection.ts';
 import { serveRequests } from './server-requests.ts';
+import { canTrim, isWritable } from './server-writes.ts';
 
 const log = createLog('nbd-server');
 
@@ -77,6 +78,11 @@ async function answer(
   if (option === OPTION.ABORT) {
     reply(REPLY.ACK);
     return true;
+  }
+  if (connection.closing.aborted) {
+    if (option === OPTION.EXPORT_NAME) throw new Dropped('EXPORT_NAME while the server is going down');
+    refuse(REPLY.ERR_SHUTDOWN, 'the server is going down');
+    return false;
   }
   if (option === OPTION.STARTTLS) {
     await startTls(connection, state, data, refuse);
@@ -230,11 +236,11 @@ async function withKnownExport(
 }
 
 function transmissionFlags({ options }: ServerConnection, disk: Disk, structured: boolean): number {
-  const { HAS_FLAGS, READ_ONLY, SEND_FLUSH, SEND_FUA, SEND_WRITE_ZEROES, SEND_DF, CAN_MULTI_CONN, SEND_CACHE } =
+  const { HAS_FLAGS, READ_ONLY, SEND_FLUSH, SEND_FUA, SEND_TRIM, SEND_WRITE_ZEROES, SEND_DF, SEND_CACHE } =
     TRANSMISSION;
-  const writable = 'write' in disk && options.readOnly !== true;
-  const all = HAS_FLAGS + SEND_FLUSH + SEND_FUA + CAN_MULTI_CONN + SEND_CACHE + (structured ? SEND_DF : 0);
-  return all + (writable ? SEND_WRITE_ZEROES : READ_ONLY);
+  const all = HAS_FLAGS + SEND_FLUSH + SEND_FUA + TRANSMISSION.CAN_MULTI_CONN + SEND_CACHE + (structured ? SEND_DF : 0);
+  if (options.readOnly === true || !isWritable(disk)) return all + READ_ONLY;
+  return all + SEND_WRITE_ZEROES + (canTrim(disk) ? SEND_TRIM : 0);
 }
 
 /** Name and wanted infos of INFO and GO; `undefined` when malformed. */

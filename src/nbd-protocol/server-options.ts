@@ -81,6 +81,12 @@ export interface NbdServerOptions {
   readonly slotReleaseDelayMs?: number | undefined;
   /** How long a handshake may take, in milliseconds. @defaultValue 120 000 */
   readonly handshakeMs?: number | undefined;
+  /**
+   * How long a server that is closing still answers, with ESHUTDOWN to everything, in milliseconds; it is over sooner
+   * when all clients have gone. 0 closes without a word, as `'xenserver'` always does.
+   * @defaultValue 500
+   */
+  readonly shutdownMs?: number | undefined;
   /** Called with what a resolver gave when its connection has ended; the socket is closed after that. */
   readonly release?: ((disk: Disk, info: NbdConnectionInfo) => Promise<void> | void) | undefined;
   /** @defaultValue the machine's clock */

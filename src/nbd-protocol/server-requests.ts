@@ -1,10 +1,11 @@
 import { createLog } from '../core/index.ts';
-import type { Disk, WritableDisk } from '../disk/index.ts';
-import { COMMAND, COMMAND_FLAG, ERRNO, MAX_PAYLOAD } from './constants.ts';
+import type { Disk } from '../disk/index.ts';
+import { COMMAND, ERRNO, MAX_PAYLOAD } from './constants.ts';
 import type { RequestHeader } from './messages.ts';
 import { checkRequest } from './request-check.ts';
 import { Dropped, readRequest, type ServerConnection, step } from './server-connection.ts';
 import { blockStatus, encodeError, encodeSuccess, type Parts, readParts } from './server-replies.ts';
+import { performWrite } from './server-writes.ts';
 import type { Reading } from './transport.ts';
 
 const log = createLog('nbd-server');
@@ -89,7 +90,7 @@ async function serveOne(
   const { transport } = connection;
   const { type, offset, length } = request;
   const verdict = await step(connection, { kind: 'request', type, offset, length });
-  const checked = checkRequest(request, { ...session, size: disk.size });
+  const checked = connection.closing.aborted ? ERRNO.ESHUTDOWN : checkRequest(request, { ...session, size: disk.size });
   const errno = typeof verdict === 'object' ? verdict.errno : checked;
   const parts =
     errno !== 0 ? encodeError(session, request, errno, '') : await perform(connection, disk, session, request, data);
@@ -108,27 +109,17 @@ async function perform(
   request: RequestHeader,
   data: Uint8Array | undefined,
 ): Promise<Parts> {
-  const { signal } = connection;
-  const { offset, length } = request;
+  const signal = connection.closing;
+  const { type, offset, length } = request;
   try {
-    switch (request.type) {
-      case COMMAND.READ:
-        return await readParts(disk, session, request, signal);
-      case COMMAND.BLOCK_STATUS:
-        return await blockStatus(disk, request, signal);
-      case COMMAND.WRITE:
-        await (disk as WritableDisk).write(data!, offset, { signal });
-        break;
-      case COMMAND.WRITE_ZEROES:
-        await (disk as WritableDisk).writeZeroes(offset, length, { signal });
-        break;
-    }
-    const mustFlush = request.type === COMMAND.FLUSH || (request.flags & COMMAND_FLAG.FUA) !== 0;
-    if (mustFlush && 'flush' in disk) await (disk as WritableDisk).flush({ signal });
+    if (type === COMMAND.READ) return await readParts(disk, session, request, signal);
+    if (type === COMMAND.BLOCK_STATUS) return await blockStatus(disk, request, signal);
+    await performWrite(disk, request, data, { signal });
     return encodeSuccess(request);
   } catch (error) {
-    signal.throwIfAborted();
-    log.debug('a request failed', { type: request.type, offset, length, why: String(error) });
+    connection.signal.throwIfAborted();
+    if (signal.aborted) return encodeError(session, request, ERRNO.ESHUTDOWN, 'the server is going down');
+    log.debug('a request failed', { type, offset, length, why: String(error) });
     return encodeError(session, request, errnoOf(error), 'the disk behind the export failed');
   }
 }
@@ -136,5 +127,6 @@ async function perform(
 function errnoOf(error: unknown): number {
   const code = (error as NodeJS.ErrnoException).code;
   if (code === 'ENOSPC' || code === 'EDQUOT') return ERRNO.ENOSPC;
+  if (code === 'NBD_NOT_SUPPORTED') return ERRNO.ENOTSUP; // a disk that is served on from another server
   return code === 'EPERM' || code === 'EACCES' || code === 'EROFS' ? ERRNO.EPERM : ERRNO.EIO;
 }

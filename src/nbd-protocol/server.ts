@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
-import { BackupError, createLog, FormatError, systemClock } from '../core/index.ts';
+import { BackupError, type Clock, createLog, FormatError, systemClock } from '../core/index.ts';
 import type { Disk } from '../disk/index.ts';
 import { ConnectionEnded } from './errors.ts';
 import { Dropped, type ServerConnection, step } from './server-connection.ts';
@@ -15,6 +15,7 @@ const log = createLog('nbd-server');
 /** A client that does not close after its goodbye is closed after this, in milliseconds. */
 const LINGER_MS = 5000;
 const HANDSHAKE_MS = 120_000;
+const SHUTDOWN_MS = 500;
 
 /** A running NBD server. */
 export interface NbdServer extends AsyncDisposable {
@@ -27,7 +28,10 @@ export interface NbdServer extends AsyncDisposable {
   readonly address: string;
   /** Connections that count against the limit, those that have just ended included. */
   readonly connectionCount: number;
-  /** Ends all connections and stops listening. Resolves when every export was released. */
+  /**
+   * Stops listening, refuses what is asked and what is under way with ESHUTDOWN for `shutdownMs`, and then ends the
+   * connections that are left. Resolves when every export was released.
+   */
   close(): Promise<void>;
 }
 
@@ -39,10 +43,12 @@ export async function serveNbd(exports: NbdExports, options: NbdServerOptions = 
   const { host = '127.0.0.1', port = 0, socketPath, personality = 'standard', clock = systemClock } = options;
   const { maxConnections = personality === 'xenserver' ? 16 : 128, slotReleaseDelayMs = 0 } = options;
   const serve = personality === 'xenserver' ? serveAsXenServer : serveStandard;
+  const closing = new AbortController();
   const stop = new AbortController();
   const { open, list } = catalogue(exports);
   const running = new Set<Promise<void>>();
   const transports = new Set<Transport>();
+  const shutdownMs = personality === 'xenserver' ? 0 : (options.shutdownMs ?? SHUTDOWN_MS);
   let slots = 0;
   let connectionId = 0;
 
@@ -58,7 +64,8 @@ export async function serveNbd(exports: NbdExports, options: NbdServerOptions = 
     const info: NbdConnectionInfo = { connectionId: ++connectionId, peer: peerOf(socket) };
     const handshake = new AbortController();
     const established = () => handshake.abort();
-    const connection = { transport, info, options, clock, open, list, signal: stop.signal, established };
+    const signals = { closing: closing.signal, signal: stop.signal };
+    const connection = { transport, info, options, clock, open, list, ...signals, established };
     dropLate(connection, options.handshakeMs ?? HANDSHAKE_MS, handshake.signal);
     const run = runConnection(connection, serve)
       .then(async () => {
@@ -83,16 +90,18 @@ export async function serveNbd(exports: NbdExports, options: NbdServerOptions = 
   const target = bound === undefined ? { socketPath: socketPath! } : { host: bound.address, port: bound.port };
   const uriOf = (name: string) => formatNbdUri(target, name, options.tls !== undefined);
   const names = list === undefined ? [] : [...list()];
-  let closing: Promise<void> | undefined;
+  let end: Promise<void> | undefined;
   const close = () => {
-    closing ??= (async () => {
+    end ??= (async () => {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      closing.abort(new Dropped('the server is going down'));
+      if (shutdownMs > 0) await allClosed(transports, clock, shutdownMs);
       stop.abort(new Dropped('the server is closed'));
       for (const transport of transports) transport.destroy();
       await Promise.all(running);
       await closed;
     })();
-    return closing;
+    return end;
   };
   return {
     uri: uriOf(names.length === 1 ? names[0]! : ''),
@@ -105,6 +114,14 @@ export async function serveNbd(exports: NbdExports, options: NbdServerOptions = 
     close,
     [Symbol.asyncDispose]: close,
   };
+}
+
+/** Waits until the clients have gone by themselves, at most `ms`. */
+async function allClosed(transports: Iterable<Transport>, clock: Clock, ms: number): Promise<void> {
+  const stop = new AbortController();
+  const late = clock.sleep(ms, { signal: stop.signal }).catch(() => {}); // they were in time
+  await Promise.race([Promise.all(Array.from(transports, ({ closed }) => closed)), late]);
+  stop.abort();
 }
 
 /** Serves one connection to its end; whatever ended it, the socket is closed afterwards. */
