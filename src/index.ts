@@ -127,6 +127,7 @@ export {
   type NbdTimeouts,
   type NbdTlsOptions,
   type NbdUri,
+  type NbdWriteOptions,
   parseNbdUri,
   serveNbd,
 } from './nbd-protocol/index.ts';

@@ -3,7 +3,7 @@ import { abortable, type CallOptions, createLog } from '../core/index.ts';
 import { type Extent, joinExtents, type RangeOptions, rangeOf, type WritableDisk } from '../disk/index.ts';
 import type { NbdOptions } from './client-options.ts';
 import type { Command, StatusExtent } from './command.ts';
-import { ALLOCATION, COMMAND, MAX_PAYLOAD, TRANSMISSION } from './constants.ts';
+import { ALLOCATION, COMMAND, COMMAND_FLAG, MAX_PAYLOAD, TRANSMISSION } from './constants.ts';
 import { NbdError } from './errors.ts';
 import { Job } from './job.ts';
 import { fitRequestSize, planReads, type ReadPiece } from './read-plan.ts';
@@ -17,6 +17,15 @@ const STATUS_WINDOW = 1024 * 1024 * 1024;
 /** WRITE_ZEROES and TRIM carry no data, so they may be longer than a write; still within 32 bits, and aligned. */
 const ZEROES_WINDOW = 1024 * 1024 * 1024;
 
+/** How something is written. */
+export interface NbdWriteOptions extends CallOptions {
+  /**
+   * Resolves when what was written is durable (FUA); where the server does not offer that, a flush follows the write.
+   * @defaultValue `false`
+   */
+  readonly fua?: boolean | undefined;
+}
+
 /** A disk that an NBD server offers. */
 export interface NbdDisk extends WritableDisk {
   /** The server takes no writes. */
@@ -25,8 +34,20 @@ export interface NbdDisk extends WritableDisk {
   readonly hasExtents: boolean;
   /** Open at this moment. */
   readonly connectionCount: number;
-  /** Tells the server that the content of the range is no longer needed. It is undefined afterwards. */
-  trim(offset: number, length: number, options?: CallOptions): Promise<void>;
+  write(data: Uint8Array, offset: number, options?: NbdWriteOptions): Promise<void>;
+  writeZeroes(offset: number, length: number, options?: NbdWriteOptions): Promise<void>;
+  /**
+   * Tells the server that the content of the range is no longer needed. It is undefined afterwards.
+   *
+   * @throws NbdError `NBD_NOT_SUPPORTED` where the server has no TRIM.
+   */
+  trim(offset: number, length: number, options?: NbdWriteOptions): Promise<void>;
+  /**
+   * Tells the server that the range will be read soon.
+   *
+   * @throws NbdError `NBD_NOT_SUPPORTED` where the server has no CACHE.
+   */
+  cache(offset: number, length: number, options?: CallOptions): Promise<void>;
   /** Finishes what is under way, says goodbye on every connection and waits until the server has ended them. */
   close(): Promise<void>;
 }
@@ -56,6 +77,7 @@ class Client implements NbdDisk {
   readonly #flags: number;
   readonly #alignment: number;
   readonly #requestSize: number;
+  readonly #maximum: number;
   #closing: Promise<void> | undefined;
 
   constructor(settings: Settings, pool: ConnectionPool) {
@@ -68,6 +90,7 @@ class Client implements NbdDisk {
     this.hasExtents = allocationId !== undefined;
     this.#alignment = settings.profile === 'xenserver' ? 4096 : (blockSizes?.minimum ?? 512);
     const maximum = Math.min(blockSizes?.maximum ?? MAX_PAYLOAD, MAX_PAYLOAD);
+    this.#maximum = fitRequestSize(maximum, this.#alignment, maximum);
     this.#requestSize = fitRequestSize(
       Math.max(settings.requestSize, blockSizes?.preferred ?? 0),
       this.#alignment,
@@ -146,26 +169,34 @@ class Client implements NbdDisk {
     }
   }
 
-  async write(data: Uint8Array, offset: number, options: CallOptions = {}): Promise<void> {
+  async write(data: Uint8Array, offset: number, options: NbdWriteOptions = {}): Promise<void> {
     this.#assertWritable('WRITE', TRANSMISSION.HAS_FLAGS);
     this.#assertAligned('WRITE', offset, data.byteLength);
     const commands = this.#cut(COMMAND.WRITE, offset, data.byteLength, this.#requestSize).map((command) => ({
       ...command,
       data: data.subarray(command.offset - offset, command.offset - offset + command.length),
     }));
-    await this.#runAll(commands, options);
+    await this.#runWrites(commands, options);
   }
 
-  async writeZeroes(offset: number, length: number, options: CallOptions = {}): Promise<void> {
+  async writeZeroes(offset: number, length: number, options: NbdWriteOptions = {}): Promise<void> {
     this.#assertWritable('WRITE_ZEROES', TRANSMISSION.SEND_WRITE_ZEROES);
     this.#assertAligned('WRITE_ZEROES', offset, length);
-    await this.#runAll(this.#cut(COMMAND.WRITE_ZEROES, offset, length, ZEROES_WINDOW), options);
+    await this.#runWrites(this.#cut(COMMAND.WRITE_ZEROES, offset, length, ZEROES_WINDOW), options);
   }
 
-  async trim(offset: number, length: number, options: CallOptions = {}): Promise<void> {
+  async trim(offset: number, length: number, options: NbdWriteOptions = {}): Promise<void> {
     this.#assertWritable('TRIM', TRANSMISSION.SEND_TRIM);
     this.#assertAligned('TRIM', offset, length);
-    await this.#runAll(this.#cut(COMMAND.TRIM, offset, length, ZEROES_WINDOW), options);
+    await this.#runWrites(this.#cut(COMMAND.TRIM, offset, length, ZEROES_WINDOW), options);
+  }
+
+  async cache(offset: number, length: number, options: CallOptions = {}): Promise<void> {
+    this.#assertOffered('CACHE', TRANSMISSION.SEND_CACHE);
+    assertRange('NBD disk', this.size, offset, length);
+    const from = offset - (offset % this.#alignment);
+    const to = Math.min(Math.ceil((offset + length) / this.#alignment) * this.#alignment, this.size);
+    await this.#runAll(this.#cut(COMMAND.CACHE, from, to - from, this.#maximum), options);
   }
 
   async flush(options: CallOptions = {}): Promise<void> {
@@ -181,6 +212,18 @@ class Client implements NbdDisk {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  /** With FUA on each command, or a flush after them: durable either way. */
+  async #runWrites(commands: readonly Command[], { fua = false, ...options }: NbdWriteOptions): Promise<void> {
+    const byFlag = fua && (this.#flags & TRANSMISSION.SEND_FUA) !== 0;
+    const byFlush = fua && !byFlag;
+    if (byFlush) this.#assertOffered('FUA and no FLUSH', TRANSMISSION.SEND_FLUSH);
+    await this.#runAll(
+      byFlag ? commands.map((command) => ({ ...command, flags: COMMAND_FLAG.FUA })) : commands,
+      options,
+    );
+    if (byFlush) await this.flush(options);
   }
 
   #cut(type: number, offset: number, length: number, size: number): Command[] {
@@ -213,7 +256,12 @@ class Client implements NbdDisk {
   #assertWritable(what: string, flag: number): void {
     const { fail } = this.#settings;
     if (this.readOnly) throw fail('NBD_READ_ONLY', 'transmission', `${what}: the export is read-only`);
-    if ((this.#flags & flag) === 0) throw fail('NBD_NOT_SUPPORTED', 'transmission', `the server has no ${what}`);
+    this.#assertOffered(what, flag);
+  }
+
+  #assertOffered(what: string, flag: number): void {
+    if ((this.#flags & flag) !== 0) return;
+    throw this.#settings.fail('NBD_NOT_SUPPORTED', 'transmission', `the server has no ${what}`);
   }
 
   #assertAligned(what: string, offset: number, length: number): void {
