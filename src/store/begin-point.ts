@@ -6,7 +6,7 @@ import { MANIFEST_FORMAT, type Manifest, type ManifestFile, type PointId, type P
 import { decodeManifest, encodeManifest } from './manifest-codec.ts';
 import { closeLayers, openChain } from './open-disk.ts';
 import type { FileRole, PointContent, PointWriter } from './point-writer.ts';
-import { followBases } from './points.ts';
+import { basesOf, followBases } from './points.ts';
 import type { StagedFile, Store, WriteOptions, Written } from './store.ts';
 
 /** Begins a point under a name that no point of the VM has. */
@@ -179,7 +179,22 @@ class StoredPointWriter implements PointWriter {
     }
     const name = manifestName(this.id);
     await this.#attempt(name, () => this.#store.write(name, encodeManifest(manifest), options));
+    try {
+      await this.#checkBases(manifest, options);
+    } catch (error) {
+      await this.#store.remove(name);
+      this.#attempted.delete(name);
+      throw error;
+    }
     this.#state = 'committed';
+  }
+
+  /** Did someone remove a base while this point was not there to be seen? Who removes one looks again, too. */
+  async #checkBases(manifest: Manifest, options: CallOptions): Promise<void> {
+    for (const base of basesOf(manifest)) {
+      const size = await this.#store.size(manifestName({ ...this.id, point: base }), options);
+      if (size === undefined) throw this.#broken(`its base ${base} was removed meanwhile`);
+    }
   }
 
   /** Are the files still what was written? */

@@ -7,7 +7,7 @@ import type { LatestOptions, ListOptions, PointSummary } from './repository.ts';
 import type { Store } from './store.ts';
 
 /** No manifest is longer: what is, is not read into memory. In bytes. */
-const LONGEST_MANIFEST = 64 * 1024 * 1024;
+export const LONGEST_MANIFEST = 64 * 1024 * 1024;
 
 /** The points in a store, from names alone, by time, then by VM. */
 export async function listPoints(store: Store, { vm, signal }: ListOptions = {}): Promise<PointSummary[]> {

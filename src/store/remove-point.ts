@@ -1,7 +1,7 @@
 import { BackupError, type CallOptions } from '../core/index.ts';
 import { manifestName, pointOfName, vmFolder } from './layout.ts';
 import type { PointId } from './manifest.ts';
-import { basesOf, pointsAmong, readManifest } from './points.ts';
+import { basesOf, LONGEST_MANIFEST, pointsAmong, readManifest, readWhole } from './points.ts';
 import type { RemoveOptions } from './repository.ts';
 import type { Store } from './store.ts';
 
@@ -29,8 +29,31 @@ export async function removePoint(
     await refuseWhereNeeded(store, id, pointsAmong(names), { signal });
   }
   // From here on the point is gone for every reader; what a failure leaves are files of no point.
-  await store.remove(manifest, { signal });
+  if (force || !own.includes(manifest)) await store.remove(manifest, { signal });
+  else await removeManifest(store, id, new Set(names), { signal });
   for (const name of own) if (name !== manifest) await store.remove(name, { signal });
+}
+
+/**
+ * Removes the manifest, then looks whether a point was committed on it meanwhile, and puts it back if so. Who commits
+ * looks for the base after the own manifest is there: of the two at least one sees the other.
+ */
+async function removeManifest(
+  store: Store,
+  id: PointId,
+  before: ReadonlySet<string>,
+  options: CallOptions,
+): Promise<void> {
+  const manifest = manifestName(id);
+  const bytes = await readWhole(store, manifest, LONGEST_MANIFEST, options);
+  await store.remove(manifest, options);
+  try {
+    const { names } = await store.list(vmFolder(id.vmUuid)); // not to be stopped halfway, so without the signal
+    await refuseWhereNeeded(store, id, pointsAmong(names.filter((name) => !before.has(name))), {});
+  } catch (error) {
+    await store.write(manifest, bytes);
+    throw error;
+  }
 }
 
 async function refuseWhereNeeded(

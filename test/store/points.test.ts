@@ -160,6 +160,42 @@ describe('remove', () => {
   });
 });
 
+describe('a removal and a commit at the same time', () => {
+  test('the commit is first: the base stays', async () => {
+    const { store, repository, two } = await fourPoints();
+    let newest: Manifest | undefined;
+    const racing: Store = {
+      ...store,
+      remove: async (name, options) => {
+        if (name === manifestOf(two)) newest = await makePoint(repository, patterned(MIB, 9), two);
+        await store.remove(name, options);
+      },
+    };
+    const removing = (await openRepository(racing)).remove(idOf(two));
+    await expect(removing).rejects.toMatchObject({ code: 'POINT_NEEDED' });
+    expect(newest).toBeDefined();
+    expect((await repository.verify('all')).ok).toBe(true);
+    expect(await repository.list()).toHaveLength(5);
+  });
+
+  test('the removal is first: the point is not there', async () => {
+    const { store, repository, two } = await fourPoints();
+    const racing: Store = {
+      ...store,
+      write: async (name, from, options) => {
+        const isManifest = /points\/[^.]+\.json$/.test(name);
+        if (isManifest) await repository.remove(idOf(two));
+        return store.write(name, from, options);
+      },
+    };
+    const committing = makePoint(await openRepository(racing), patterned(MIB, 9), two);
+    await expect(committing).rejects.toMatchObject({ code: 'POINT_BROKEN' });
+    expect((await repository.verify('all')).ok).toBe(true);
+    expect(await repository.list()).toHaveLength(3);
+    expect((await repository.verify('all')).orphans).toEqual([]);
+  });
+});
+
 describe('metadata', () => {
   test('is checked before it is believed', async () => {
     const { store, repository, full } = await fourPoints();
