@@ -83,6 +83,8 @@ export const boolean: Check<boolean> = (value, at) => {
 };
 
 function shorten(value: unknown): string {
+  // Not written out: what comes from outside may be nested deeper than the stack.
+  if (typeof value === 'object' && value !== null) return Array.isArray(value) ? 'a list' : 'an object';
   const shown = value === undefined ? 'nothing' : (JSON.stringify(value) ?? String(value));
   return shown.length > 80 ? `${shown.slice(0, 77)}...` : shown;
 }

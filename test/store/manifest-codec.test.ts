@@ -152,3 +152,13 @@ test('any damage to the bytes is refused with a code, or harmless', () => {
     { numRuns: 500 },
   );
 });
+
+test('what is nested deeper than the stack is refused as anything else', () => {
+  const deep = `${'['.repeat(200_000)}${']'.repeat(200_000)}`;
+  const text = Buffer.from(encodeManifest(full))
+    .toString()
+    .replace(/"writer": "[^"]*"/, `"writer": ${deep}`);
+  expect(() => decodeManifest(Buffer.from(text), idOf(full))).toThrow(
+    expect.objectContaining({ code: 'POINT_BROKEN', facts: expect.objectContaining({ field: 'writer' }) }),
+  );
+});
