@@ -20,6 +20,10 @@ export interface RealServer extends AsyncDisposable {
 export interface RealServerOptions {
   /** On TCP at 127.0.0.1 instead of a Unix socket; a number asks for that port. */
   readonly tcp?: boolean | number;
+  /** For TCP, 127.0.0.1 if not given. nbdkit only. */
+  readonly host?: string;
+  /** qemu-nbd ends after its first client. */
+  readonly oneClient?: boolean;
   readonly exportName?: string;
   readonly env?: NodeJS.ProcessEnv;
 }
@@ -27,16 +31,16 @@ export interface RealServerOptions {
 /** `nbdkit`, in the foreground, with filters and plugin as given. */
 export async function nbdkit(args: readonly string[], options: RealServerOptions = {}): Promise<RealServer> {
   return start(options, (socket, port, pid) => {
-    const where = port === 0 ? ['-U', socket] : ['-i', '127.0.0.1', '-p', `${port}`];
+    const where = port === 0 ? ['-U', socket] : ['-i', options.host ?? '127.0.0.1', '-p', `${port}`];
     return ['nbdkit', ['-f', '--exit-with-parent', ...where, '-P', pid, ...args]];
   });
 }
 
-/** `qemu-nbd -t` with the given arguments. */
+/** `qemu-nbd`, `-t` unless it is for one client, with the given arguments. */
 export async function qemuNbd(args: readonly string[], options: RealServerOptions = {}): Promise<RealServer> {
   return start(options, (socket, port, pid) => {
     const where = port === 0 ? ['-k', socket] : ['-b', '127.0.0.1', '-p', `${port}`];
-    return ['qemu-nbd', ['-t', ...where, `--pid-file=${pid}`, ...args]];
+    return ['qemu-nbd', [...(options.oneClient === true ? [] : ['-t']), ...where, `--pid-file=${pid}`, ...args]];
   });
 }
 
@@ -55,12 +59,12 @@ export async function nbdServer(
 type CommandLine = [string, string[]];
 
 async function start(
-  { tcp = false, exportName = '', env = {} }: RealServerOptions,
+  { tcp = false, host = '127.0.0.1', exportName = '', env = {} }: RealServerOptions,
   commandLine: (socket: string, port: number, pid: string) => CommandLine | Promise<CommandLine>,
 ): Promise<RealServer> {
   const dir = await makeTempDir();
   const [socketPath, pid] = [dir.file('socket'), dir.file('pid')];
-  const port = tcp === false ? 0 : typeof tcp === 'number' ? tcp : await freePort();
+  const port = tcp === false ? 0 : typeof tcp === 'number' ? tcp : await freePort(host);
   const [program, args] = await commandLine(socketPath, port, pid);
   const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...env } });
   let output = '';
@@ -72,7 +76,10 @@ async function start(
   }
   const name = encodeURIComponent(exportName);
   return {
-    uri: tcp === false ? `nbd+unix:///${name}?socket=${socketPath}` : `nbd://127.0.0.1:${port}/${name}`,
+    uri:
+      tcp === false
+        ? `nbd+unix:///${name}?socket=${socketPath}`
+        : `nbd://${host.includes(':') ? `[${host}]` : host}:${port}/${name}`,
     port,
     socketPath,
     process: child,
@@ -98,8 +105,8 @@ async function exists(path: string): Promise<boolean> {
 }
 
 /** A port that was free a moment ago. */
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
+export async function freePort(host = '127.0.0.1'): Promise<number> {
+  const server = createServer().listen(0, host);
   await once(server, 'listening');
   const { port } = server.address() as { port: number };
   server.close();
