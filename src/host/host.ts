@@ -108,6 +108,9 @@ export interface Host extends AsyncDisposable {
   /**
    * Calls the host's API; the session goes in front of `args` by itself. A refusal rejects with `HostError`. For calls
    * that work on VMs, VDIs and VBDs use {@link callAsync}: the host may hold a plain call for hours.
+   *
+   * Only getters are repeated when a connection breaks. After `HOST_UNREACHABLE` or `TIMEOUT` any other call may have been
+   * carried out: look before you repeat one that makes something.
    */
   call<T = unknown>(method: string, ...args: unknown[]): Promise<T>;
   /** Runs `Async.<method>`, waits for its task, destroys the task; an abort cancels it on the host. */

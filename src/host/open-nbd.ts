@@ -56,13 +56,16 @@ export async function openNbd(context: NbdContext, id: ObjectId, options: OpenNb
   const { size } = current;
   const stop = new AbortController();
   let reopening: Promise<void> | undefined;
+  /** Given up: it is being replaced, or could not be. */
+  let broken: NbdDisk | undefined;
   let closed: Promise<void> | undefined;
 
   /**
    * With the information of now: the session in the old export name may be over. Readers share one reopening, so none
    * of their signals ends it.
    */
-  async function reopen(broken: NbdDisk): Promise<void> {
+  async function reopen(): Promise<void> {
+    broken = current;
     await broken.close();
     const fresh = await connect(context, vdi, { ...options, signal: anySignal(context.closing, stop.signal) });
     if (fresh.size !== size) {
@@ -72,9 +75,16 @@ export async function openNbd(context: NbdContext, id: ObjectId, options: OpenNb
     current = fresh;
   }
 
+  function reopenOnce(): void {
+    reopening ??= reopen().finally(() => {
+      reopening = undefined;
+    });
+  }
+
   async function readInto(target: Uint8Array, offset: number, callOptions: CallOptions = {}): Promise<void> {
     const { signal } = callOptions;
     for (let reopenings = 0; ; reopenings++) {
+      if (broken === current && closed === undefined) reopenOnce();
       if (reopening !== undefined) await abortable(reopening, signal);
       const disk = current;
       try {
@@ -85,10 +95,7 @@ export async function openNbd(context: NbdContext, id: ObjectId, options: OpenNb
           throw error;
         }
         log.debug('reading over new connections', { vdi: vdi.uuid, code: error.code });
-        if (disk !== current) continue; // another reader was quicker
-        reopening ??= reopen(disk).finally(() => {
-          reopening = undefined;
-        });
+        if (disk === current) reopenOnce(); // else another reader was quicker
       }
     }
   }

@@ -226,6 +226,25 @@ describe('openNbd', () => {
     await disk.close();
   });
 
+  test('when the host cannot be asked again, a later read asks once more', async () => {
+    const disk = await host.openNbd(VDI, { connections: 1 });
+    let drops = 1;
+    hooks = { onStep: ({ kind }) => (kind === 'request' && drops-- > 0 ? 'drop' : undefined) };
+    const sessions = [...remote.sessions];
+    remote.sessions.clear(); // the export name in use is worth nothing any more
+    remote.methods['VDI.get_nbd_info'] = () => {
+      throw new Refused('HOST_OFFLINE', 'OpaqueRef:host');
+    };
+    const reading = disk.readInto(new Uint8Array(10), 0);
+    expect(await failure(reading)).toMatchObject({ xapiCode: 'HOST_OFFLINE' });
+    remote.methods['VDI.get_nbd_info'] = () =>
+      info.map((way) => ({ ...way, exportname: `/${VDI}?session_id=${[...remote.sessions].at(-1)}` }));
+    await expectContent(disk);
+    expect(sessions).not.toContain(asked.at(-1));
+    attached.clear();
+    await disk.close();
+  });
+
   test('the budget of connections is the process’s: a disk waits for the one before it', async () => {
     await host.close();
     host = await remote.connect({ limits: { nbdConnections: 1 } });
