@@ -45,7 +45,10 @@ export type ProgressEvent =
       readonly reason: string;
     };
 
-/** Receives {@link ProgressEvent}s. What it throws ends the run. */
+/**
+ * Receives {@link ProgressEvent}s. What it throws ends the run; once a backup's point exists it is only a warning in the
+ * report, `LISTENER_FAILED`.
+ */
 export type ProgressListener = (event: ProgressEvent) => void;
 
 /** What every long operation accepts beside its own options. */

@@ -11,7 +11,8 @@ const GONE: ReadonlySet<string> = new Set(['HANDLE_INVALID', 'UUID_INVALID']);
 
 /**
  * Removes a snapshot with its disks: `VM.destroy` alone never removes disks. Disks of the snapshot that are no snapshots
- * themselves (a CD, an ISO) are left alone; what is gone already is no error.
+ * themselves (a CD, an ISO) are left alone; what is gone already is no error. A disk that cannot be removed does not stop
+ * the others; the first failure is thrown at the end.
  */
 export async function destroySnapshot(
   host: Host,
@@ -26,7 +27,10 @@ export async function destroySnapshot(
   const suspended = vm.suspend_VDI === NULL_REF ? undefined : await host.findRecord('VDI', vm.suspend_VDI);
   if (suspended?.is_a_snapshot === true) vdis.push(suspended);
   await destroyOne(host, 'VM', vm.ref, options);
-  for (const vdi of vdis) await destroyOne(host, 'VDI', vdi.ref, options);
+  // One disk that the host does not give up must not keep the others: without their VM they are hard to find.
+  const failures: unknown[] = [];
+  for (const vdi of vdis) await destroyOne(host, 'VDI', vdi.ref, options).catch((error) => failures.push(error));
+  if (failures.length > 0) throw failures[0];
 }
 
 /** Destroys one object; busy is waited for, gone is done. */

@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import type { Host } from '../../src/host/index.ts';
 import { destroySnapshot, findLeftovers, OWNER_KEY, startRun, takeSnapshot } from '../../src/snapshot/index.ts';
 import { type Pool, startPool } from '../support/pool.ts';
-import { everything, newRunId, twoDiskVm, type Vm } from './support.ts';
+import { DEAD, everything, newRunId, twoDiskVm, type Vm } from './support.ts';
 
 const settings = (runId = newRunId()) => ({ runId, runner: startRun(runId).runner, now: Date.now() });
 
@@ -116,6 +116,17 @@ describe('nothing stays after', () => {
 async function settled({ host }: Pool, vm: Vm): Promise<void> {
   await expect.poll(async () => (await host.getRecord('VM', vm.uuid)).current_operations).toEqual({});
 }
+
+test('a disk that the host does not give up keeps no other one', async () => {
+  await using pool = await startPool();
+  const vm = await twoDiskVm(pool);
+  const snapshot = await take(pool, vm, { runId: newRunId(), runner: DEAD });
+  pool.simulator.fault('call-error', { method: 'VDI.destroy', code: 'INTERNAL_ERROR', params: ['oops'] });
+  await expect(destroySnapshot(pool.host, snapshot.ref)).rejects.toMatchObject({ xapiCode: 'INTERNAL_ERROR' });
+  const [first, second] = snapshot.disks;
+  expect(await pool.host.findRecord('VDI', second!.snapshotVdiUuid)).toBeUndefined();
+  expect(await findLeftovers(pool.host)).toMatchObject([{ kind: 'disk', uuid: first!.snapshotVdiUuid }]);
+});
 
 test('the failure told is the first, where clean-up fails, too', async () => {
   await using pool = await startPool();
