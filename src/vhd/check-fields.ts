@@ -54,7 +54,8 @@ export function checkFooter(footer: VhdFooter, base: number, now: number): VhdFi
     findings.push(warning('VHD_FEATURES', 'footer: features', base + 8, 'bit 1 set', hex(footer.features)));
   }
   const largest = geometrySize(geometryOf(currentSize));
-  if (geometrySize(footer) === 0) {
+  if (geometrySize(footer) === 0 && largest > 0) {
+    // (below 68 sectors the rule itself gives no cylinders)
     findings.push(warning('VHD_GEOMETRY', 'footer: geometry', base + 56, 'not zero', chs(footer)));
   } else if (geometrySize(footer) > largest) {
     findings.push(warning('VHD_GEOMETRY', 'footer: geometry', base + 56, `at most ${largest} bytes`, chs(footer)));

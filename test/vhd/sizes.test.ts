@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import type { Block } from '../../src/disk/index.ts';
+import { type Block, memoryDisk } from '../../src/disk/index.ts';
 import { checkVhd, geometryOf, MAX_VHD_SIZE, openVhd, writeVhd } from '../../src/vhd/index.ts';
 import { hasTool } from '../support/has-tool.ts';
 import { patterned } from '../support/patterned.ts';
@@ -33,6 +33,12 @@ test.each([
     expect(geometryOf(size)).toEqual({ cylinders, heads, sectorsPerTrack });
   },
 );
+
+test.each([512, 67 * 512, 68 * 512, 2 * MIB])('nothing is unusual about a disk of %i bytes', async (size) => {
+  const path = join(await tempDir(), 'small.vhd');
+  await writeVhd(memoryDisk(patterned(size)), path);
+  expect((await checkVhd(path, { level: 'content' })).findings).toEqual([]);
+});
 
 const LARGE = [LARGEST_GEOMETRY - CYLINDER, LARGEST_GEOMETRY, LARGEST_GEOMETRY + CYLINDER, MAX_VHD_SIZE];
 
