@@ -137,7 +137,7 @@ async function locate(
     const path = await realpath(resolve(folder, name));
     return { path, outside: !isBelow(path, await realpath(root ?? folder)) };
   } catch (error) {
-    if (isMissing(error)) return undefined;
+    if (namesNothing(error)) return undefined;
     throw error;
   }
 }
@@ -147,9 +147,11 @@ function isBelow(path: string, folder: string): boolean {
   return way !== '' && way !== '..' && !way.startsWith(`..${sep}`) && !isAbsolute(way);
 }
 
-function isMissing(error: unknown): boolean {
-  const code = error instanceof Error && 'code' in error ? error.code : undefined;
-  return code === 'ENOENT' || code === 'ENOTDIR';
+/** What file systems say of a text that is the name of no file. */
+const NO_FILE: ReadonlySet<unknown> = new Set(['ENOENT', 'ENOTDIR', 'ENAMETOOLONG', 'ELOOP']);
+
+function namesNothing(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && NO_FILE.has(error.code);
 }
 
 async function fileKey(path: string): Promise<string> {

@@ -117,6 +117,7 @@ describe('the parent is refused', () => {
 
   test.each([
     ['56', 'VHD_PARENT_MISSING', 'gone.vhd', {}],
+    ['56, whose name no file can have', 'VHD_PARENT_MISSING', '\u4e2d'.repeat(256), {}],
     ['57', 'VHD_PARENT_MISMATCH', 'base.vhd', { parentUuid: '99999999-2222-3333-4444-555555555555' }],
     ['58', 'VHD_PARENT_LOOP', 'child.vhd', { parentUuid: CHILD_UUID }],
     ['59', 'VHD_PARENT_REFUSED', '../base.vhd', {}],
