@@ -1,5 +1,6 @@
+import { inspect } from 'node:util';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { BackupError } from '../../src/core/index.ts';
+import { BackupError, type Clock, systemClock } from '../../src/core/index.ts';
 import { memoryDisk } from '../../src/disk/index.ts';
 import type { Host } from '../../src/host/index.ts';
 import { type NbdServer, type NbdServerHooks, serveNbd } from '../../src/nbd-protocol/index.ts';
@@ -117,7 +118,8 @@ async function failure(work: Promise<unknown>): Promise<BackupError> {
   );
   expect(error).toBeInstanceOf(BackupError);
   const [session = 'none'] = remote.sessions;
-  const shown = [(error as Error).message, (error as Error).stack, JSON.stringify(error)].join('\n');
+  const whole = inspect(error, { depth: 20, showHidden: true, getters: true }); // with all causes
+  const shown = [(error as Error).message, (error as Error).stack, JSON.stringify(error), whole].join('\n');
   expect(shown).not.toContain(session.replace('OpaqueRef:', ''));
   return error as BackupError;
 }
@@ -244,6 +246,22 @@ describe('openNbd', () => {
     attached.clear();
     await disk.close();
   });
+
+  test.each(['accepted', 'option', 'export'])(
+    'a server that hangs up at the step %s: no error shows the session',
+    async (step) => {
+      hooks = { onStep: ({ kind }) => (kind === step ? 'drop' : undefined) };
+      await host.close();
+      const clock: Clock = {
+        now: () => Date.now(),
+        sleep: (ms, o) => systemClock.sleep(Math.min(ms, 20_000) / 1000, o),
+      };
+      host = await remote.connect({ clock });
+      info = info.map((way) => ({ ...way, exportname: `/${VDI}?session_id=${[...remote.sessions].at(-1)}` }));
+      const error = await failure(host.openNbd(VDI));
+      expect(error.code).toMatch(/^NBD_/);
+    },
+  );
 
   test('the budget of connections is the process’s: a disk waits for the one before it', async () => {
     await host.close();

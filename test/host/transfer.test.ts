@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import { inspect } from 'node:util';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { BackupError } from '../../src/core/index.ts';
 import type { Host, HostExchange } from '../../src/host/index.ts';
@@ -42,7 +43,8 @@ async function failure(work: Promise<unknown>): Promise<BackupError> {
   );
   expect(error).toBeInstanceOf(BackupError);
   const [session = 'none'] = remote.sessions;
-  const shown = [(error as Error).message, (error as Error).stack, JSON.stringify(error)].join('\n');
+  const whole = inspect(error, { depth: 20, showHidden: true, getters: true }); // with all causes
+  const shown = [(error as Error).message, (error as Error).stack, JSON.stringify(error), whole].join('\n');
   expect(shown).not.toContain(session.replace('OpaqueRef:', ''));
   return error as BackupError;
 }
