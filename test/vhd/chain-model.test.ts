@@ -11,89 +11,10 @@ import { hasTool } from '../support/has-tool.ts';
 import { chunksOf, collect } from '../support/sources.ts';
 import { makeTempDir } from '../support/temp-dir.ts';
 import { bytesOf, poured } from './support/disk-bytes.ts';
-import { tinyVhd } from './support/tiny-vhd.ts';
-
-const BLOCK_SIZE = 2 * 1024 * 1024;
-const SECTORS = BLOCK_SIZE / 512;
-
-/** One write of a guest: sectors from `at` filled with `value`; 0 is a write, too. */
-interface Write {
-  readonly at: number;
-  readonly count: number;
-  readonly value: number;
-}
-interface Layer {
-  /** In sectors. */
-  readonly size: number;
-  readonly writes: readonly Write[];
-  /** Shuffles the blocks in the file. */
-  readonly seed: number;
-  readonly gap: number;
-}
-
-const edges = [0, 1, 7, 8, 9, 31, 32, SECTORS - 1, SECTORS, SECTORS + 1, 2 * SECTORS - 1, 2 * SECTORS, 3 * SECTORS - 1];
-const write: fc.Arbitrary<Write> = fc.record({
-  at: fc.oneof(fc.constantFrom(...edges), fc.nat(3 * SECTORS)),
-  count: fc.oneof(fc.constantFrom(1, 2, 8, SECTORS), fc.integer({ min: 1, max: 100 })),
-  value: fc.oneof(fc.constant(0), fc.integer({ min: 1, max: 255 })),
-});
-const layer: fc.Arbitrary<Layer> = fc.record({
-  size: fc.oneof(
-    fc.constantFrom(1, SECTORS - 1, SECTORS, SECTORS + 1, 2 * SECTORS),
-    fc.integer({ min: 1, max: 3 * SECTORS }),
-  ),
-  writes: fc.array(write, { maxLength: 5 }),
-  seed: fc.nat(5),
-  gap: fc.constantFrom(0, 512, 3584),
-});
-
-interface Built {
-  readonly files: readonly Uint8Array[];
-  readonly bytes: Uint8Array;
-}
-
-const uuid = (i: number) => `${10000000 + i}-aaaa-bbbb-cccc-dddddddddddd`;
-
-/** The files of a chain, each its own layer of writes, and what a guest would read at last. Disks never shrink. */
-function build(layers: readonly Layer[]): Built {
-  let bytes = new Uint8Array(0);
-  const files: Uint8Array[] = [];
-  layers.forEach((one, depth) => {
-    const size = Math.max(one.size * 512, bytes.byteLength);
-    const grown = new Uint8Array(size);
-    grown.set(bytes);
-    bytes = grown;
-    const blocks = new Map<number, { bitmap: Uint8Array; data: Uint8Array }>();
-    for (const { at, count, value } of one.writes) {
-      for (let sector = at; sector < Math.min(at + count, size / 512); sector++) {
-        const index = Math.floor(sector / SECTORS);
-        // what is not marked must not show: fill the block with junk
-        const block = blocks.get(index) ?? { bitmap: new Uint8Array(512), data: new Uint8Array(BLOCK_SIZE).fill(0xee) };
-        blocks.set(index, block);
-        const inside = sector % SECTORS;
-        block.bitmap[inside >> 3]! |= 0x80 >> (inside & 7);
-        block.data.fill(value, inside * 512, inside * 512 + 512);
-        bytes.fill(value, sector * 512, sector * 512 + 512);
-      }
-    }
-    const placed = [...blocks].map(([index, block]) => ({ index, ...block, gap: one.gap }));
-    placed.sort((a, b) => ((a.index + one.seed) % 3) - ((b.index + one.seed) % 3));
-    files.push(
-      tinyVhd({
-        size,
-        type: depth === 0 ? 3 : 4,
-        uuid: uuid(depth),
-        ...(depth > 0 && { parentUuid: uuid(depth - 1), parentName: `${depth - 1}.vhd` }),
-        blocks: placed,
-      }),
-    );
-  });
-  return { files, bytes };
-}
+import { buildChain, layerUuid, modelChains } from './support/model-chain.ts';
 
 const same = (a: Uint8Array, b: Uint8Array) => expect(Buffer.compare(a, b)).toBe(0);
 const openAll = (files: readonly Uint8Array[]) => Promise.all(files.map((file) => openVhd(memorySource(file))));
-const chains = (maxLength: number) => fc.array(layer, { minLength: 1, maxLength });
 
 /** A disk's bytes by its extents: what they call zero must not need reading. */
 async function byExtents(disk: Disk): Promise<Uint8Array> {
@@ -102,8 +23,8 @@ async function byExtents(disk: Disk): Promise<Uint8Array> {
 
 test('a chain reads as the model, by ranges and by extents', async () => {
   await fc.assert(
-    fc.asyncProperty(chains(6), async (layers) => {
-      const { files, bytes } = build(layers);
+    fc.asyncProperty(modelChains(6), async (layers) => {
+      const { files, bytes } = buildChain(layers);
       const disk = overlay(await openAll(files));
       same(await bytesOf(disk), bytes);
       same(await byExtents(disk), bytes);
@@ -116,8 +37,8 @@ test('a chain becomes one dynamic VHD, as a stream and as a file', async () => {
   await using dir = await makeTempDir();
   let n = 0;
   await fc.assert(
-    fc.asyncProperty(chains(4), async (layers) => {
-      const { files, bytes } = build(layers);
+    fc.asyncProperty(modelChains(4), async (layers) => {
+      const { files, bytes } = buildChain(layers);
       const disk = overlay(await openAll(files));
       const stream = await vhdStream(disk, { readAhead: layers.length });
       const whole = await collect(stream.chunks);
@@ -134,13 +55,13 @@ test('a chain becomes one dynamic VHD, as a stream and as a file', async () => {
 
 test('a delta travels as a stream and lands on its base, sector for sector', async () => {
   await fc.assert(
-    fc.asyncProperty(chains(3), fc.integer({ min: 512, max: 3_000_000 }), async (layers, blockSize) => {
-      const { files, bytes } = build(layers);
-      const below = build(layers.slice(0, -1)).bytes;
+    fc.asyncProperty(modelChains(3), fc.integer({ min: 512, max: 3_000_000 }), async (layers, blockSize) => {
+      const { files, bytes } = buildChain(layers);
+      const below = buildChain(layers.slice(0, -1)).bytes;
       const under = new Uint8Array(bytes.byteLength);
       under.set(below);
       const leaf = await openVhd(memorySource(files.at(-1)!));
-      const parent = { uuid: uuid(99), name: 'p.vhd' };
+      const parent = { uuid: layerUuid(99), name: 'p.vhd' };
       const link = leaf.kind === 'dynamic' ? {} : { parent };
       const first = await collect((await vhdStream(leaf, link)).chunks);
       const received = await readVhdStream(chunksOf(first, 'odd'), { exact: true });
@@ -172,18 +93,18 @@ test.runIf(hasTool('7z'))('7z reads the chains that we write as the model', { ti
   await using dir = await makeTempDir();
   let n = 0;
   await fc.assert(
-    fc.asyncProperty(chains(4), async (grown) => {
+    fc.asyncProperty(modelChains(4), async (grown) => {
       // 7z gives up where a child has grown beyond its parent
       const layers = grown.map((one) => ({ ...one, size: grown[0]!.size }));
-      const { files, bytes } = build(layers);
+      const { files, bytes } = buildChain(layers);
       const folder = join(dir.path, `${n++}`);
       await mkdir(folder);
       let leaf = '';
       for (const [depth, file] of files.entries()) {
         leaf = join(folder, `${depth}.vhd`);
         await using disk = await openVhd(memorySource(file));
-        const parent = { uuid: uuid(depth - 1), name: `${depth - 1}.vhd` };
-        await writeVhd(disk, leaf, { uuid: uuid(depth), ...(depth > 0 && { parent }) });
+        const parent = { uuid: layerUuid(depth - 1), name: `${depth - 1}.vhd` };
+        await writeVhd(disk, leaf, { uuid: layerUuid(depth), ...(depth > 0 && { parent }) });
       }
       same(execFileSync('7z', ['x', '-so', leaf], { maxBuffer: 64 * 1024 * 1024, stdio: 'pipe' }), bytes);
       await using chain = await openVhdChain(leaf);
