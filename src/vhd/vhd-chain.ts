@@ -1,7 +1,7 @@
 import { realpath, stat } from 'node:fs/promises';
 import { dirname, isAbsolute, relative, resolve, sep } from 'node:path';
 import { type CallOptions, FormatError } from '../core/index.ts';
-import { type Disk, overlay } from '../disk/index.ts';
+import { type Disk, openRawDisk, overlay } from '../disk/index.ts';
 import { isRawParent } from './vhd-link.ts';
 import { openVhd, type VhdDisk } from './vhd-reader.ts';
 
@@ -17,11 +17,17 @@ export interface OpenVhdChainOptions extends CallOptions {
    * @defaultValue `64`
    */
   readonly maxDepth?: number | undefined;
+  /**
+   * The raw image below the oldest VHD, for chains whose oldest VHD says that its parent is one (a parent UUID of
+   * zeros, which only XenServer writes). Nothing in such a VHD tells whether this is the right image.
+   * @defaultValue none: such a chain is refused
+   */
+  readonly rawParent?: string | undefined;
 }
 
 /** A chain of VHDs, or a part of one, as one disk. */
 export interface VhdChain extends Disk {
-  /** The VHDs, root first. */
+  /** The VHDs, root first. A raw image below them is not among them. */
   readonly layers: readonly VhdDisk[];
   /** Their paths, in the same order. */
   readonly paths: readonly string[];
@@ -33,11 +39,12 @@ export interface VhdChain extends Disk {
  * through symbolic links; loops and endless chains are refused.
  *
  * @throws FormatError `VHD_PARENT_MISSING`, `VHD_PARENT_MISMATCH`, `VHD_PARENT_REFUSED` (outside the folder),
- * `VHD_PARENT_LOOP`, `VHD_CHAIN_TOO_LONG`, `VHD_PARENT_RAW`, and what `openVhd` throws.
+ * `VHD_PARENT_LOOP`, `VHD_CHAIN_TOO_LONG`, `VHD_PARENT_RAW` (without `rawParent`), and what `openVhd` throws.
  */
 export async function openVhdChain(path: string, options: OpenVhdChainOptions = {}): Promise<VhdChain> {
-  const { maxDepth = 64, root, signal } = options;
+  const { maxDepth = 64, rawParent, root, signal } = options;
   const chain: { path: string; disk: VhdDisk }[] = []; // leaf first
+  const bottom: Disk[] = [];
   const seen = new Set<string>();
   try {
     let next = { path: await realpath(path), disk: await openVhd(path, { signal }) };
@@ -50,7 +57,11 @@ export async function openVhdChain(path: string, options: OpenVhdChainOptions = 
         seen.add(key);
       }
       if (parent === undefined) break;
-      if (isRawParent(parent)) throw linkError('VHD_PARENT_RAW', next.path, 'a VHD as parent', 'a raw file');
+      if (isRawParent(parent)) {
+        if (rawParent === undefined) throw linkError('VHD_PARENT_RAW', next.path, 'a VHD as parent', 'a raw file');
+        bottom.push(await openRawDisk(rawParent));
+        break;
+      }
       if (chain.length >= maxDepth) {
         throw linkError('VHD_CHAIN_TOO_LONG', next.path, `a chain of at most ${maxDepth} files`, 'one more parent');
       }
@@ -62,7 +73,7 @@ export async function openVhdChain(path: string, options: OpenVhdChainOptions = 
   }
   chain.reverse();
   const layers = chain.map(({ disk }) => disk);
-  return { ...overlay(layers), layers, paths: chain.map((link) => link.path) };
+  return { ...overlay([...bottom, ...layers]), layers, paths: chain.map((link) => link.path) };
 }
 
 /**

@@ -60,6 +60,23 @@ test('row 60, a child larger than its parent: sectors come from the newest file 
   expect(chain.paths).toEqual([join(dir, 'base.vhd'), join(dir, 'child.vhd')]);
 });
 
+test('row 49, a parent UUID of zeros: a raw image lies below where the caller names it', async () => {
+  const zeros = '00000000-0000-0000-0000-000000000000';
+  const dir = await folder({
+    'old.vhd': child('base.raw', { parentUuid: zeros }),
+    'new.vhd': child('old.vhd', { uuid: zeros.replaceAll('0', '3'), parentUuid: CHILD_UUID, blocks: [] }),
+  });
+  await writeFile(join(dir, 'image'), DATA.subarray(0, MIB));
+  await rejection(openVhdChain(join(dir, 'new.vhd')), 'VHD_PARENT_RAW');
+  await expect(openVhdChain(join(dir, 'new.vhd'), { rawParent: join(dir, 'none') })).rejects.toThrow('ENOENT');
+  await using chain = await openVhdChain(join(dir, 'new.vhd'), { rawParent: join(dir, 'image') });
+  const expected = new Uint8Array(4 * MIB);
+  expected.set(DATA.subarray(0, MIB));
+  expected.set(DATA.subarray(99 + 512, 99 + 1024), 512);
+  expect(Buffer.compare(await bytesOf(chain), expected)).toBe(0);
+  expect(chain.paths).toEqual([join(dir, 'old.vhd'), join(dir, 'new.vhd')]);
+});
+
 test('a lone base is a chain of one', async () => {
   const dir = await folder({ 'base.vhd': base });
   await using chain = await openVhdChain(join(dir, 'base.vhd'));
