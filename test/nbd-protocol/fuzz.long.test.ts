@@ -8,6 +8,7 @@ import { patterned } from '../support/patterned.ts';
 import { toArray } from '../support/to-array.ts';
 import { ACK, chunk, fakeServer, optionReply, u16, u32, u64 } from './fake-server.ts';
 
+const MIB = 1024 * 1024;
 const SIZE = 65536;
 const bytes = Buffer.from(patterned(SIZE));
 
@@ -33,53 +34,77 @@ function damaged(message: Buffer, list: Damage): Buffer {
   return result;
 }
 
+/** So many cases are tried at once: most of their time is waiting. */
+const AT_ONCE = 10;
+const cases = (victims: number) =>
+  fc.array(fc.tuple(fc.nat({ max: victims - 1 }), damage), { minLength: AT_ONCE, maxLength: AT_ONCE });
+
+/** Runs all to their ends, so that none disturbs the next cases, and then fails as the first did. */
+async function allOf(work: readonly Promise<void>[]): Promise<void> {
+  for (const outcome of await Promise.allSettled(work)) if (outcome.status === 'rejected') throw outcome.reason;
+}
+
+/** Memory of the process, looked at while `work` runs, must not grow beyond `limit` bytes more than it had. */
+async function withinMemory(limit: number, work: () => Promise<void>): Promise<void> {
+  const before = process.memoryUsage().rss;
+  let most = before;
+  const timer = setInterval(() => {
+    most = Math.max(most, process.memoryUsage().rss);
+  }, 20);
+  try {
+    await work();
+  } finally {
+    clearInterval(timer);
+  }
+  expect(most - before).toBeLessThan(limit);
+}
+
 test('whatever a server says, the client ends with the right bytes or with an error of its own', async () => {
   const timeouts = { greetingMs: 50, optionMs: 50, exportMs: 50, stallMs: 50, disconnectMs: 50 };
-  await fc.assert(
-    fc.asyncProperty(fc.nat({ max: 7 }), damage, async (victim, list) => {
-      let index = 0;
-      await using server = await fakeServer(async (peer) => {
-        const send = (message: Buffer) => peer.send(index++ === victim ? damaged(message, list) : message);
-        send(Buffer.concat([Buffer.from('NBDMAGICIHAVEOPT'), u16(3)]));
-        await peer.read(4);
-        for (;;) {
-          const { option } = await peer.option();
-          if (option === 8) send(optionReply(8, ACK));
-          if (option === 10) {
-            const context = Buffer.concat([u32(7), Buffer.from('base:allocation')]);
-            send(Buffer.concat([optionReply(10, 4, context), optionReply(10, ACK)]));
-          }
-          if (option !== 7) continue;
-          const info = Buffer.concat([u16(0), u64(BigInt(SIZE)), u16(0x8f)]);
-          send(Buffer.concat([optionReply(7, 3, info), optionReply(7, ACK)]));
-          break;
+  const talk = async (victim: number, list: Damage) => {
+    let index = 0;
+    await using server = await fakeServer(async (peer) => {
+      const send = (message: Buffer) => peer.send(index++ === victim ? damaged(message, list) : message);
+      send(Buffer.concat([Buffer.from('NBDMAGICIHAVEOPT'), u16(3)]));
+      await peer.read(4);
+      for (;;) {
+        const { option } = await peer.option();
+        if (option === 8) send(optionReply(8, ACK));
+        if (option === 10) {
+          const context = Buffer.concat([u32(7), Buffer.from('base:allocation')]);
+          send(Buffer.concat([optionReply(10, 4, context), optionReply(10, ACK)]));
         }
-        for (;;) {
-          const { type, cookie, offset, length } = await peer.request();
-          if (type === 2) return void peer.socket.end();
-          const at = Number(offset);
-          if (type === 7) send(chunk(1, 5, cookie, u32(7), u32(length), u32(0)));
-          else send(chunk(1, 1, cookie, u64(offset), bytes.subarray(at, at + length)));
-        }
-      });
-      try {
-        const disk = await connectNbd(server.uri, { timeouts, reconnect: { tries: 0 } });
-        try {
-          const length = Math.min(disk.size, SIZE); // a damaged size may be huge, and asking for all of it endless
-          await toArray(disk.extents({ length }));
-          const target = new Uint8Array(length);
-          await disk.readInto(target, 0);
-          // Damage within the data itself cannot be seen; what was left out, or came from elsewhere, can.
-          expect(Buffer.compare(target.subarray(128), bytes.subarray(128, target.byteLength))).toBe(0);
-        } finally {
-          await disk.close();
-        }
-      } catch (error) {
-        if (!(error instanceof NbdError)) throw error;
+        if (option !== 7) continue;
+        const info = Buffer.concat([u16(0), u64(BigInt(SIZE)), u16(0x8f)]);
+        send(Buffer.concat([optionReply(7, 3, info), optionReply(7, ACK)]));
+        break;
       }
-    }),
-    { numRuns: 5000 },
-  );
+      for (;;) {
+        const { type, cookie, offset, length } = await peer.request();
+        if (type === 2) return void peer.socket.end();
+        const at = Number(offset);
+        if (type === 7) send(chunk(1, 5, cookie, u32(7), u32(length), u32(0)));
+        else send(chunk(1, 1, cookie, u64(offset), bytes.subarray(at, at + length)));
+      }
+    });
+    try {
+      const disk = await connectNbd(server.uri, { timeouts, reconnect: { tries: 0 } });
+      try {
+        const length = Math.min(disk.size, SIZE); // a damaged size may be huge, and asking for all of it endless
+        await toArray(disk.extents({ length }));
+        const target = new Uint8Array(length);
+        await disk.readInto(target, 0);
+        // Damage within the data itself cannot be seen; what was left out, or came from elsewhere, can.
+        expect(Buffer.compare(target.subarray(128), bytes.subarray(128, target.byteLength))).toBe(0);
+      } finally {
+        await disk.close();
+      }
+    } catch (error) {
+      if (!(error instanceof NbdError)) throw error;
+    }
+  };
+  const property = fc.asyncProperty(cases(8), (all) => allOf(all.map((one) => talk(...one))));
+  await withinMemory(512 * MIB, () => fc.assert(property, { numRuns: 10_000 / AT_ONCE }));
 }, 300_000);
 
 test('whatever a client says, the server goes on serving', async () => {
@@ -112,18 +137,17 @@ test('whatever a client says, the server goes on serving', async () => {
       { disk: memoryDisk(bytes) },
       { personality, readOnly: true, handshakeMs: 1000 },
     );
-    await fc.assert(
-      fc.asyncProperty(fc.nat({ max: talk.length - 1 }), damage, async (victim, list) => {
-        const socket = connect(server.port, server.address);
-        socket.on('error', () => {});
-        await once(socket, 'connect');
-        socket.resume();
-        const closed = new Promise((resolve) => socket.once('close', resolve));
-        socket.end(Buffer.concat(talk.map((part, index) => (index === victim ? damaged(part, list) : part))));
-        await closed;
-      }),
-      { numRuns: 5000 },
-    );
+    const say = async (victim: number, list: Damage) => {
+      const socket = connect(server.port, server.address);
+      socket.on('error', () => {});
+      await once(socket, 'connect');
+      socket.resume();
+      const closed = new Promise((resolve) => socket.once('close', resolve));
+      socket.end(Buffer.concat(talk.map((part, index) => (index === victim ? damaged(part, list) : part))));
+      await closed;
+    };
+    const property = fc.asyncProperty(cases(talk.length), (all) => allOf(all.map((one) => say(...one))));
+    await withinMemory(1024 * MIB, () => fc.assert(property, { numRuns: 5000 / AT_ONCE }));
     await using disk = await connectNbd(server.uri, { profile: personality });
     const target = new Uint8Array(SIZE);
     await disk.readInto(target, 0);
