@@ -10,6 +10,7 @@ import {
   removed,
   removeKeptBases,
   type Snapshot,
+  type TrackingResult,
 } from '../snapshot/index.ts';
 import type { Manifest, PointWriter, Repository } from '../store/index.ts';
 import type { BackupPlan } from './backup-plan.ts';
@@ -48,16 +49,32 @@ export async function turnOnTracking(
   recorder.stage('tracking');
   for (const vdiUuid of wanted) {
     signal?.throwIfAborted();
-    // Not cut short: whether the host did it must be known, to be able to take it back.
-    for (const { state, reason = 'refused' } of await enableChangedBlockTracking(host, [vdiUuid])) {
-      if (state === 'changed') {
-        const why = 'so that the next backup can be a delta; the disk cannot move to other storage until it is off';
-        recorder.decide({ subject: vdiUuid, topic: 'tracking', choice: 'enabled', reason: why });
-      } else if (state === 'refused') {
-        recorder.decide({ subject: vdiUuid, topic: 'tracking', choice: 'refused', reason });
-        recorder.warn('TRACKING_REFUSED', `changed block tracking of ${vdiUuid}: ${reason}`);
-      }
+    const isOn = (await host.getRecord('VDI', vdiUuid)).cbt_enabled === true;
+    const { state, reason }: Turned = isOn ? { state: 'already' } : await turnOn(host, vdiUuid);
+    if (state === 'already') continue; // by somebody else, since the plan
+    if (state === 'refused') {
+      recorder.decide({ subject: vdiUuid, topic: 'tracking', choice: 'refused', reason: String(reason) });
+      recorder.warn('TRACKING_REFUSED', `changed block tracking of ${vdiUuid}: ${reason}`);
+      continue;
     }
+    const why = 'so that the next backup can be a delta; the disk cannot move to other storage until it is off';
+    recorder.decide({ subject: vdiUuid, topic: 'tracking', choice: 'enabled', reason: why });
+    if (state === 'unknown') throw reason; // only now: what may be on is taken back
+  }
+}
+
+interface Turned {
+  readonly state: TrackingResult['state'] | 'unknown';
+  readonly reason?: unknown;
+}
+
+/** Not cut short by an abort: whether the host did it must be known, to be able to take it back. */
+async function turnOn(host: Host, vdiUuid: string): Promise<Turned> {
+  try {
+    const [result] = await enableChangedBlockTracking(host, [vdiUuid]);
+    return result ?? { state: 'already' };
+  } catch (reason) {
+    return { state: 'unknown', reason };
   }
 }
 

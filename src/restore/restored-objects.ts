@@ -86,7 +86,11 @@ export class RestoredObjects {
     const disks = new Map([...this.#disks.values()].map(({ ref, uuid }) => [ref, uuid]));
     const looked = await removed(async () => {
       for (const vm of await this.#host.listRecords('VM')) {
-        if (vm.ref === this.#vmRef || this.#isNamedAfterRun(vm)) await remove('vm', vm.ref, vm.uuid);
+        if (vm.ref !== this.#vmRef && !this.#isNamedAfterRun(vm)) continue;
+        // The last step of a restore, where its answer was lost: what was put back could forbid the removal.
+        const isBlocked = Object.keys(vm.blocked_operations).length > 0;
+        if (isBlocked) await removed(() => this.#host.call('VM.set_blocked_operations', vm.ref, {}));
+        await remove('vm', vm.ref, vm.uuid);
       }
       for (const vdi of await this.#host.listRecords('VDI')) {
         if (this.#isNamedAfterRun(vdi)) disks.set(vdi.ref, vdi.uuid);
