@@ -9,6 +9,7 @@ export default defineConfig({
     server: { deps: { inline: inlinedForTests } },
     include: ['test/**/*.test.ts'],
     exclude: ['test/**/*.long.test.ts'],
-    testTimeout: 30_000,
+    maxWorkers: 2, // tests wait for sockets and other programs more than they calculate
+    testTimeout: 60_000,
   },
 });

@@ -54,11 +54,11 @@ describe('docs/errors.md', () => {
     const union = await readFile(new URL('src/core/errors.ts', root), 'utf8');
     const codes = [...union.matchAll(/^ {2}\| '([A-Z_]+)'/gm)].map(([, code]) => code!).sort();
     const table = await readFile(new URL('docs/errors.md', root), 'utf8');
-    const named = [...table.matchAll(/^\| `([A-Z_]+[A-Z])` \|/gm)].map(([, code]) => code!).sort();
+    const named = [...table.matchAll(/^\| `([A-Z_]+[A-Z])` +\|/gm)].map(([, code]) => code!).sort();
     expect(codes.length).toBeGreaterThan(20);
     expect(named).toEqual(codes);
     const families = [...union.matchAll(/'([A-Z]+)'(?= \||\}_)/g)].map(([, family]) => `${family}_`).sort();
-    const prefixes = [...table.matchAll(/^\| `([A-Z]+_)` \|/gm)].map(([, prefix]) => prefix!).sort();
+    const prefixes = [...table.matchAll(/^\| `([A-Z]+_)` +\|/gm)].map(([, prefix]) => prefix!).sort();
     expect(prefixes).toEqual(families);
   });
 });
