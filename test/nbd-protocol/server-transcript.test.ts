@@ -167,6 +167,7 @@ describe('standard, to the byte', () => {
     for (const [number, data, answer] of [
       [99, Buffer.alloc(1000), 1],
       [4, Buffer.alloc(0), 1],
+      [11, Buffer.alloc(0), 1], // extended headers
       [3, Buffer.alloc(1), 3],
       [5, Buffer.alloc(0), 2],
       [8, Buffer.alloc(1), 3],
