@@ -1,0 +1,8 @@
+/** Runs one benchmark by its name: `npm run bench -- vhd [options]`. What it measures and takes is said at its head. */
+const NAMES = ['nbd', 'vhd'];
+const [name = ''] = process.argv.splice(2, 1);
+if (NAMES.includes(name)) await import(`./${name}.ts`);
+else {
+  console.error(`usage: npm run bench -- ${NAMES.join('|')} [options]`);
+  process.exitCode = 2;
+}

@@ -1,0 +1,30 @@
+/** One piece of work in a process of its own; prints `{ seconds, peakMib }` of the work itself. Started by `vhd.ts`. */
+import { performance } from 'node:perf_hooks';
+import { writeRaw } from '../src/disk/index.ts';
+import { checkVhd, openVhd, openVhdChain, openVhdLayers, vhdStream } from '../src/vhd/index.ts';
+
+async function work(job: string | undefined, paths: readonly string[]): Promise<void> {
+  const [first = '', second = ''] = paths;
+  if (job === 'to-raw') {
+    await using disk = await openVhd(first);
+    await writeRaw(disk, second);
+  } else if (job === 'merge') {
+    await using chain = await openVhdLayers(paths);
+    const { chunks, length } = await vhdStream(chain);
+    let sent = 0;
+    for await (const chunk of chunks) sent += chunk.byteLength;
+    if (sent !== length) throw new Error(`${sent} bytes of ${length}`);
+  } else if (job === 'check') {
+    const { ok } = await checkVhd(first);
+    if (!ok) throw new Error(`${first} is broken`);
+  } else if (job === 'open-chain') {
+    await using chain = await openVhdChain(first, { maxDepth: 1000 });
+    if (chain.layers.length < 2) throw new Error('no chain');
+  } else throw new Error(`no job "${job}"`);
+}
+
+const [job, ...paths] = process.argv.slice(2);
+const started = performance.now();
+await work(job, paths);
+const seconds = (performance.now() - started) / 1000;
+console.log(JSON.stringify({ seconds, peakMib: process.resourceUsage().maxRSS / 1024 }));
