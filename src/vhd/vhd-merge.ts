@@ -2,7 +2,7 @@ import { posix } from 'node:path';
 import { FormatError } from '../core/index.ts';
 import { fromVhdTime } from './constants.ts';
 import type { VhdBlocksOptions } from './vhd-blocks.ts';
-import { openVhdLayers } from './vhd-chain.ts';
+import { openVhdLayers, type VhdChain } from './vhd-chain.ts';
 import { isRawParent, type ParentLink } from './vhd-link.ts';
 import type { VhdIdentity } from './vhd-plan.ts';
 import type { VhdDisk } from './vhd-reader.ts';
@@ -19,7 +19,8 @@ export interface MergeVhdOptions
  * oldest one. It takes the place of the newest one: the same UUID and time unless others are given, so that children
  * of the newest one are children of the result.
  *
- * @throws FormatError `VHD_PARENT_MISMATCH` where one is not the parent of the next; what `openVhd` and `writeVhd` throw.
+ * @throws FormatError `VHD_PARENT_MISMATCH` where one is not the parent of the next; `VHD_SIZE` where a disk is smaller
+ * than its parent (hosts only ever grow disks, and what was cut off may not come back as zeros); what `openVhd` and `writeVhd` throw.
  */
 export async function mergeVhdChain(
   paths: readonly string[],
@@ -27,10 +28,20 @@ export async function mergeVhdChain(
   options: MergeVhdOptions = {},
 ): Promise<WrittenVhd> {
   await using chain = await openVhdLayers(paths, options);
+  assertNoShrinking(chain);
   const newest = chain.layers.at(-1)!;
   const parent = linkOf(chain.layers[0]!, paths[0]!);
   const identity = { uuid: newest.uuid, timestamp: fromVhdTime(newest.footer.timestamp), ...(parent && { parent }) };
   return await writeVhd(chain, target, { ...identity, ...given(options) });
+}
+
+function assertNoShrinking({ layers, paths }: VhdChain): void {
+  for (const [i, { size }] of layers.entries()) {
+    const below = layers[i - 1]?.size ?? 0;
+    if (size >= below) continue;
+    const expected = `at least the ${below} bytes of its parent`;
+    throw new FormatError('VHD_SIZE', { what: 'disk size', offset: 48, expected, actual: size, file: paths[i] });
+  }
 }
 
 /** `undefined` members would hide the defaults. */

@@ -88,6 +88,26 @@ describe('merging', () => {
     expect([...(await bytesOf(whole)).subarray(3 * 512, 3 * 512 + 1)]).toEqual([2]);
   });
 
+  test('a disk that shrank is refused, one that grew is not', async () => {
+    const dir = await tempDir();
+    const at = (name: string) => join(dir, name);
+    const sizes = [4 * MIB, 6 * MIB, 5 * MIB];
+    for (const [i, size] of sizes.entries()) {
+      const link = i === 0 ? {} : { type: 4, parentUuid: uuid(i - 1), parentName: `${i - 1}.vhd` };
+      await writeFile(
+        at(`${i}.vhd`),
+        tinyVhd({ size, uuid: uuid(i), blocks: [{ index: i, bitmap: ALL, data: DATA }], ...link }),
+      );
+    }
+    const paths = sizes.map((_, i) => at(`${i}.vhd`));
+    const error = await rejection(mergeVhdChain(paths, at('merged.vhd')), 'VHD_SIZE');
+    for (const part of [at('2.vhd'), `${6 * MIB}`, `${5 * MIB}`]) expect(error.message).toContain(part);
+    await expect(stat(at('merged.vhd'))).rejects.toMatchObject({ code: 'ENOENT' });
+    await mergeVhdChain(paths.slice(0, 2), at('merged.vhd'));
+    await using merged = await openVhd(at('merged.vhd'));
+    expect(merged.size).toBe(6 * MIB);
+  });
+
   test('what does not belong together is refused, and nothing is left', async () => {
     const at = await pair();
     const wrong = [
