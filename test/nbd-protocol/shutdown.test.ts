@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { memoryDisk } from '../../src/disk/index.ts';
+import { type Disk, memoryDisk } from '../../src/disk/index.ts';
 import { connectNbd, serveNbd } from '../../src/nbd-protocol/index.ts';
 import { heldDisk } from '../support/disks.ts';
 import { manualClock } from '../support/manual-clock.ts';
@@ -26,7 +26,13 @@ describe('a server that is closed', () => {
 
   test('answers new requests with ESHUTDOWN, and ends idle connections when its time is up', async () => {
     const clock = manualClock();
-    const server = await serveNbd({ disk: memoryDisk(patterned(64 * KIB)) }, { clock, shutdownMs: 777 });
+    const memory = memoryDisk(patterned(64 * KIB));
+    const deaf: Disk = {
+      ...memory, // but to signals: the refusal is the server's own
+      extents: ({ offset, length } = {}) => memory.extents({ offset, length }),
+      readInto: (target, offset) => memory.readInto(target, offset),
+    };
+    const server = await serveNbd({ disk: deaf }, { clock, shutdownMs: 777 });
     const disk = await connectNbd(server.uri, { reconnect: { tries: 0 } });
     const idle = await connectNbd(server.uri, { reconnect: { tries: 0 } });
     const closed = server.close();
@@ -37,6 +43,26 @@ describe('a server that is closed', () => {
     await closed;
     await until(() => idle.connectionCount === 0);
     await Promise.all([disk.close(), idle.close()]);
+  });
+
+  test('refuses who is still negotiating', async () => {
+    const clock = manualClock();
+    let closed: Promise<void> | undefined;
+    const server = await serveNbd(
+      { disk: memoryDisk(patterned(KIB)) },
+      {
+        clock,
+        shutdownMs: 777,
+        hooks: {
+          onStep({ kind }) {
+            if (kind === 'option') closed ??= server.close();
+            return undefined;
+          },
+        },
+      },
+    );
+    await expect(connectNbd(server.uri)).rejects.toMatchObject({ code: 'NBD_SHUTDOWN', retryable: true });
+    await closed; // the client said goodbye, and nobody else was there
   });
 
   test('without a time, or as XenServer, closes without a word', async () => {
