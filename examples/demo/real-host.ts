@@ -4,6 +4,7 @@ import {
   type ConnectHostOptions,
   connectHost,
   directoryStore,
+  type Host,
   openRepository,
   type ProgressListener,
   restoreVm,
@@ -22,37 +23,36 @@ export interface RealDemo {
   readonly restore: boolean;
   readonly record?: string | undefined;
   readonly folder: string;
+  readonly signal: AbortSignal;
   readonly onProgress: ProgressListener;
 }
 
 /** One backup of a VM of a real pool; with `restore` it comes back beside the original, and is read back and compared. */
 export async function demoOnHost(options: RealDemo): Promise<DemoRow[]> {
-  const { url, username, vm, onProgress } = options;
+  const { url, username, vm, onProgress, signal } = options;
   const password = process.env['XEN_PASSWORD'];
-  if (password === undefined || vm === undefined)
-    throw new Error('--vm and the environment variable XEN_PASSWORD are needed');
-  const transcript = recorder(options.record);
-  const host = await connectHost({
-    url,
-    username,
-    password,
-    ...(await trustOf(options)),
-    onExchange: transcript.onExchange,
-  });
+  if (vm === undefined) throw new TypeError('--url needs --vm: the name or uuid of what to back up');
+  if (password === undefined || password === '')
+    throw new TypeError('the password is expected in the environment variable XEN_PASSWORD');
+  const trust = await trustOf(options);
+  const transcript = await recorder(options.record);
+  const { onExchange } = transcript;
+  let host: Host | undefined;
   try {
+    host = await connectHost({ url, username, password, ...trust, onExchange, signal });
     const repository = await openRepository(await directoryStore(options.folder));
-    const result = await backupVm(host, repository, { vm, onProgress });
+    const result = await backupVm(host, repository, { vm, onProgress, signal });
     const rows = backupRows(result);
     if (options.restore) {
       const { point } = result;
-      const restored = await restoreVm(host, repository, { point, onProgress });
-      const verified = await verifyRestored(host, repository, { point, disks: restored.disks });
+      const restored = await restoreVm(host, repository, { point, onProgress, signal });
+      const verified = await verifyRestored(host, repository, { point, disks: restored.disks, signal });
       const equal = new Map(verified.map((disk) => [disk.vdiUuid, disk.equal]));
       rows.push(...restoreRows(result.manifest, restored, equal));
     }
     return rows;
   } finally {
-    await host.close();
+    await host?.close();
     await transcript.close();
   }
 }

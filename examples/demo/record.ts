@@ -1,14 +1,17 @@
 import { once } from 'node:events';
-import { createWriteStream } from 'node:fs';
+import { open } from 'node:fs/promises';
 import type { HostExchange } from 'xen-backup-sdk';
 
-/** Saves what was said to the host and what it answered, one JSON object a line; the library has taken the secrets out. */
-export function recorder(path: string | undefined): {
+export interface Recorder {
   readonly onExchange?: (exchange: HostExchange) => void;
   close(): Promise<void>;
-} {
+}
+
+/** Saves what was said to the host and what it answered, one JSON object a line; the library has taken the secrets out. */
+export async function recorder(path: string | undefined): Promise<Recorder> {
   if (path === undefined) return { async close() {} };
-  const file = createWriteStream(path, { mode: 0o600 });
+  const handle = await open(path, 'w', 0o600); // a path that cannot be is known before anything is done
+  const file = handle.createWriteStream();
   return {
     onExchange: (exchange) => file.write(`${JSON.stringify(exchange)}\n`),
     async close() {

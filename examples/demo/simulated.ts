@@ -9,16 +9,20 @@ import {
   backupVm,
   connectHost,
   directoryStore,
+  type Host,
   openRepository,
   type ProgressListener,
   restoreVm,
 } from 'xen-backup-sdk';
 import { type Simulator, startSimulator } from 'xen-backup-sdk/simulator';
+import { emptyFolder } from './empty-folder.ts';
 import { recorder } from './record.ts';
 import { backupRows, type DemoRow, restoreRows } from './summary.ts';
 
 const MIB = 1024 * 1024;
 const GIB = 1024 * MIB;
+/** How the simulator calls its pool. */
+const POOL_NAME = 'simulated pool';
 /** A real file system at three times: what the guest has on its first disk at each backup. */
 const STATES = ['first', 'second', 'third'] as const;
 
@@ -26,31 +30,35 @@ export interface SimulatedDemo {
   readonly folder: string;
   readonly onProgress: ProgressListener;
   readonly record: string | undefined;
+  readonly signal: AbortSignal;
 }
 
 /** Three backups of a VM whose guest writes in between, then two restores, each compared with the source at its time. */
-export async function demoOnSimulator({ folder, onProgress, record }: SimulatedDemo): Promise<DemoRow[]> {
-  await rm(folder, { recursive: true, force: true });
+export async function demoOnSimulator({ folder, onProgress, record, signal }: SimulatedDemo): Promise<DemoRow[]> {
+  await emptyFolder(folder, POOL_NAME);
+  const transcript = await recorder(record);
   const work = await mkdtemp(join(tmpdir(), 'xen-backup-demo-'));
   const simulator = await startSimulator();
   const { url, username, password, certificate } = simulator;
-  const transcript = recorder(record);
-  const host = await connectHost({ url, username, password, tls: { certificate }, onExchange: transcript.onExchange });
+  let host: Host | undefined;
   try {
+    host = await connectHost({ url, username, password, tls: { certificate }, onExchange: transcript.onExchange });
+    console.error('a simulated pool with one VM, a 64 MiB and a 2 GiB disk; its guest writes between the backups');
     await host.enableNbd('Pool-wide network associated with eth0');
     const repository = await openRepository(await directoryStore(folder));
     const vm = await makeVm(simulator, work);
     const rows: DemoRow[] = [];
     const points: { result: BackupResult; hashes: ReadonlyMap<string, string> }[] = [];
     for (const [index, state] of STATES.entries()) {
+      signal.throwIfAborted();
       if (index > 0) await guestWrites(simulator, vm, work, state, index);
       const hashes = await hashDisks(simulator, vm);
-      const result = await backupVm(host, repository, { vm: vm.uuid, onProgress });
+      const result = await backupVm(host, repository, { vm: vm.uuid, onProgress, signal });
       points.push({ result, hashes });
       rows.push(...backupRows(result));
     }
     for (const { result, hashes } of [points[2]!, points[1]!]) {
-      const restored = await restoreVm(host, repository, { point: result.point, onProgress });
+      const restored = await restoreVm(host, repository, { point: result.point, onProgress, signal });
       const equal = new Map<string, boolean>();
       for (const [source, made] of Object.entries(restored.disks)) {
         equal.set(source, (await simulator.hashDisk(made)) === hashes.get(source));
@@ -59,7 +67,7 @@ export async function demoOnSimulator({ folder, onProgress, record }: SimulatedD
     }
     return rows;
   } finally {
-    await host.close();
+    await host?.close();
     await simulator.close();
     await transcript.close();
     await rm(work, { recursive: true, force: true });
@@ -76,7 +84,8 @@ async function makeVm(simulator: Simulator, work: string): Promise<DemoVm> {
     { name: 'data', size: 2 * GIB },
   ];
   const vm = await simulator.createVm({ name: 'demo', disks, vifs: [{}], cd: 'empty' });
-  for (let at = 0; at < 8; at++) await simulator.writeDisk(vm.uuid, '1', at * 256 * MIB + at * 4096, noise(4 * MIB, at));
+  for (let at = 0; at < 8; at++)
+    await simulator.writeDisk(vm.uuid, '1', at * 256 * MIB + at * 4096, noise(4 * MIB, at));
   return vm;
 }
 

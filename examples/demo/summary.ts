@@ -1,6 +1,5 @@
-import { readdir } from 'node:fs/promises';
 import { join, relative } from 'node:path';
-import type { BackupResult, Manifest, RestoreResult } from 'xen-backup-sdk';
+import { type BackupResult, directoryStore, type Manifest, openRepository, type RestoreResult } from 'xen-backup-sdk';
 import { formatBytes, table } from 'xen-backup-sdk/console';
 
 export interface DemoRow {
@@ -42,18 +41,39 @@ export function restoreRows(
 }
 
 /** The table, and how to open what was left with other people's tools. */
-export async function printSummary(rows: readonly DemoRow[], folder: string): Promise<void> {
+export async function printSummary(
+  rows: readonly DemoRow[],
+  folder: string,
+  { ext4 }: { readonly ext4: boolean },
+): Promise<void> {
   console.log(`\n${table(rows)}\n`);
   const { rss } = process.memoryUsage();
   console.log(`peak memory: ${formatBytes(process.resourceUsage().maxRSS * 1024)} (now ${formatBytes(rss)})\n`);
-  const files = (await readdir(folder, { recursive: true })).filter((name) => name.endsWith('.vhd')).sort();
-  const [base] = files.filter((name) => name.includes('-full-'));
-  if (base === undefined) return;
-  const here = relative(process.cwd(), folder) || '.';
-  const chain = join(here, files.filter((name) => name.startsWith(base.slice(0, base.lastIndexOf('/')))).at(-1)!);
-  console.log(`The backup lies in ${here} and opens without this library:\n`);
-  console.log(`  qemu-img info ${join(here, base)}`);
+  const layers = await firstDiskLayers(folder, rows);
+  const [base] = layers;
+  const chain = layers.at(-1);
+  if (base === undefined || chain === undefined) return;
+  console.log(`The backup lies in ${relative(process.cwd(), folder) || '.'} and opens without this library:\n`);
+  console.log(`  qemu-img info ${base}`);
   console.log(`  vhdiinfo ${chain}`);
-  console.log(`  7z t ${chain}            # the whole chain, through its parents`);
-  console.log(`  qemu-img convert -f vpc -O raw ${join(here, base)} full.img && e2fsck -fn full.img\n`);
+  console.log(`  7z t ${chain}   # the whole chain, through its parents`);
+  // A guest's disk has a partition table as a rule; the simulated one is a file system and nothing else.
+  const check = ext4 ? ' && e2fsck -fn full.img' : '';
+  if (!base.includes('-full-')) return;
+  console.log(`  qemu-img convert -f vpc -O raw ${base} full.img${check}\n`);
+}
+
+/** The VHDs that hold the first disk of the newest point shown, root first, as paths to type. */
+async function firstDiskLayers(folder: string, rows: readonly DemoRow[]): Promise<string[]> {
+  const repository = await openRepository(await directoryStore(folder), { create: false });
+  const shown = rows.map(({ point }) => point).sort();
+  const newest = (await repository.list()).find(({ point }) => point === shown.at(-1));
+  if (newest === undefined) return [];
+  const points = await repository.chain(newest);
+  const first = points[0]?.disks.find(({ format }) => format === 'vhd');
+  return points.flatMap(({ vm, disks }) =>
+    disks
+      .filter(({ vdiUuid, file }) => vdiUuid === first?.vdiUuid && file !== undefined)
+      .map(({ file }) => join(relative(process.cwd(), folder), 'vms', vm.uuid, file!)),
+  );
 }
