@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto';
-import { chmod, open, realpath, rename, rm, stat } from 'node:fs/promises';
+import { chmod, realpath, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { FormatError } from '../core/index.ts';
 import { fromVhdTime } from './constants.ts';
+import { syncFolder } from './sync-folder.ts';
 import type { VhdBlocksOptions } from './vhd-blocks.ts';
 import type { ParentLink } from './vhd-link.ts';
 import { openVhd } from './vhd-reader.ts';
@@ -56,15 +57,4 @@ async function copyWithParent(
 async function identify(path: string, { signal }: VhdBlocksOptions): Promise<{ uuid: string; timestamp: Date }> {
   await using disk = await openVhd(path, { signal });
   return { uuid: disk.uuid, timestamp: (await stat(path)).mtime };
-}
-
-/** Makes a rename durable; Windows does it by itself and opens no folders. */
-async function syncFolder(folder: string): Promise<void> {
-  if (process.platform === 'win32') return;
-  const handle = await open(folder, 'r');
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 }

@@ -1,11 +1,13 @@
 import { constants } from 'node:fs';
 import { copyFile, open, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { openFileSource } from '../bytes/index.ts';
 import type { CallOptions } from '../core/index.ts';
 import { FOOTER_SIZE, roundUpToSector } from './constants.ts';
 import { throwFirstError, type VhdFinding } from './findings.ts';
 import { encodeFooter } from './footer.ts';
 import { inspectVhd } from './inspect.ts';
+import { syncFolder } from './sync-folder.ts';
 
 /** What {@link repairVhd} had to mend. */
 export interface RepairedVhd {
@@ -36,6 +38,7 @@ export async function repairVhd(path: string, target: string, options: CallOptio
     if (kind !== 'fixed') await file.write(bytes, 0, FOOTER_SIZE, 0);
     await file.write(bytes, 0, FOOTER_SIZE, footerAt);
     await file.sync();
+    await syncFolder(dirname(target));
     return { findings, length: footerAt + FOOTER_SIZE };
   } catch (error) {
     await rm(target, { force: true });

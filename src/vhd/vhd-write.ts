@@ -1,9 +1,11 @@
 import { type FileHandle, open, rm } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { isZero } from '../bytes/index.ts';
 import type { BlockStream, Disk } from '../disk/index.ts';
 import { BITMAP_SIZE, FOOTER_SIZE } from './constants.ts';
 import type { VhdFooter } from './footer.ts';
 import type { VhdHeader } from './header.ts';
+import { syncFolder } from './sync-folder.ts';
 import { assembleVhdBlocks, findVhdBlocks, readVhdBlocks, type VhdBlock, type VhdBlocksOptions } from './vhd-blocks.ts';
 import { headLengthOf, planVhd, resolveIdentity, type VhdIdentity } from './vhd-plan.ts';
 
@@ -34,8 +36,8 @@ export interface WrittenVhd {
 /**
  * Writes a dynamic or differencing VHD of a disk, or of a stream of its blocks, to a new file. In a dynamic one 2 MiB
  * blocks that are all zeros are left out. Data, block table and footers reach the disk in this order: a file that a
- * crash left behind has no footer and is refused by everybody. The file is durable when this resolves, and removed
- * when it rejects.
+ * crash left behind has no footer and is refused by everybody. The file is durable when this resolves, name included,
+ * and removed when it rejects.
  *
  * @throws what `vhdStream` throws, before the file is made; `EEXIST` where there is a file at `path`.
  */
@@ -60,6 +62,7 @@ export async function writeVhd(
     await writeFully(file, plan.footerBytes, 0);
     await writeFully(file, plan.footerBytes, plan.length - FOOTER_SIZE);
     await file.sync();
+    await syncFolder(dirname(path));
     const { footer, header, blockIndexes, length } = plan;
     return { length, uuid: footer.uuid, footer, header, blockIndexes };
   } catch (error) {
