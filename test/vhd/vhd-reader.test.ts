@@ -3,11 +3,11 @@ import { describe, expect, test } from 'vitest';
 import { memorySource } from '../../src/bytes/index.ts';
 import { FormatError } from '../../src/core/index.ts';
 import { overlay } from '../../src/disk/index.ts';
-import { openVhd } from '../../src/vhd/index.ts';
+import { openVhd, readVhdStream } from '../../src/vhd/index.ts';
 import { patterned } from '../support/patterned.ts';
-import { failEachRead, SOURCE_KINDS, sourceOf, tempFile } from '../support/sources.ts';
+import { chunksOf, failEachRead, SOURCE_KINDS, sourceOf, tempFile } from '../support/sources.ts';
 import { toArray } from '../support/to-array.ts';
-import { bytesOf } from './support/disk-bytes.ts';
+import { bytesOf, poured } from './support/disk-bytes.ts';
 import { rejection } from './support/expect-code.ts';
 import { vhdFixture } from './support/fixture.ts';
 import { ALL, bits, tinyVhd } from './support/tiny-vhd.ts';
@@ -191,4 +191,21 @@ test('a file is named in errors, and a given signal ends reads with its reason',
   const signal = AbortSignal.abort(new Error('enough'));
   await expect(toArray(disk.extents({ signal }))).rejects.toThrow('enough');
   await expect(openVhd(memorySource(tinyVhd({ size: MIB })), { signal })).rejects.toThrow('enough');
+});
+
+test('a table for 2 TiB in the file of a small disk, as hosts make it on LVM', async () => {
+  const bytes = tinyVhd({
+    size: 4 * MIB,
+    tableEntries: 1_048_576,
+    table: (view) => view.setUint32(5 * 4, 7), // behind what the disk needs: not to be looked at
+    blocks: [{ index: 1, bitmap: bits(3), data: DATA }],
+  });
+  const expected = new Uint8Array(4 * MIB);
+  expected.set(DATA.subarray(3 * 512, 4 * 512), 2 * MIB + 3 * 512);
+  await using disk = await openVhd(memorySource(bytes));
+  expect(disk.warnings).toEqual([]);
+  expect(Buffer.compare(await bytesOf(disk), expected)).toBe(0);
+  const stream = await readVhdStream(chunksOf(bytes), { exact: true });
+  expect(stream.length).toBe(bytes.byteLength);
+  expect(Buffer.compare(await poured(stream.blocks, stream.size), expected)).toBe(0);
 });
