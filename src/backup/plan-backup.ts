@@ -70,6 +70,7 @@ export async function planBackup(host: Host, repository: Repository, options: Pl
     transport = 'auto',
     clock = systemClock,
   } = options;
+  if (typeof options.vm !== 'string') throw new TypeError('vm: expected the uuid or name of a VM');
   const vm = await host.getVm(options.vm);
   assertCanSnapshot(vm, options);
   const disks = await host.listDisks(vm.ref);

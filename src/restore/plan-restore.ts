@@ -64,6 +64,7 @@ export async function planRestore(
   options: PlanRestoreOptions,
 ): Promise<RestorePlan> {
   const { point, clock = systemClock } = options;
+  if (typeof point !== 'object' || point === null) throw new TypeError('point: expected { vmUuid, point }');
   const manifest = await repository.get(point, options);
   if (manifest.strategy !== 'changed-blocks') {
     throw new BackupError('HOST_NOT_SUPPORTED', `${point.point} is of the strategy ${manifest.strategy}`);

@@ -1,8 +1,8 @@
 import { isZero } from '../bytes/index.ts';
 import { BackupError, type CallOptions } from '../core/index.ts';
-import type { Disk } from '../disk/index.ts';
+import { type Disk, rangeOf } from '../disk/index.ts';
 import type { Host } from '../host/index.ts';
-import type { PointId, Repository } from '../store/index.ts';
+import type { Manifest, PointId, Repository } from '../store/index.ts';
 
 export interface VerifyRestoredOptions extends CallOptions {
   readonly point: PointId;
@@ -23,16 +23,17 @@ export interface VerifiedDisk {
 
 /**
  * Reads restored disks back from the host, whole, and compares every byte with the point. The VM must not have been
- * started since. Storage may round a disk up: what lies behind the original's end must be zeros.
+ * started since. A disk that was excluded from the backup and came back empty must be zeros. Storage may round a disk up: what lies behind the original's end must be zeros.
  */
 export async function verifyRestored(
   host: Host,
   repository: Repository,
   options: VerifyRestoredOptions,
 ): Promise<VerifiedDisk[]> {
+  const manifest = await repository.get(options.point, options);
   const results: VerifiedDisk[] = [];
   for (const [vdiUuid, restoredUuid] of Object.entries(options.disks)) {
-    await using expected = await repository.openDisk(options.point, vdiUuid, options);
+    await using expected = await expectedDisk(repository, manifest, options, vdiUuid);
     await using transfer = await host.exportDisk(restoredUuid, { format: 'raw', signal: options.signal });
     const firstDifference = await compareStream(expected, transfer.chunks, options, (bytes) =>
       options.onRead?.(vdiUuid, bytes),
@@ -40,6 +41,32 @@ export async function verifyRestored(
     results.push({ vdiUuid, restoredUuid, equal: firstDifference === undefined, firstDifference });
   }
   return results;
+}
+
+/** What the point has of a disk; of one that it left out, zeros. */
+async function expectedDisk(
+  repository: Repository,
+  manifest: Manifest,
+  { point, signal }: VerifyRestoredOptions,
+  vdiUuid: string,
+): Promise<Disk> {
+  const excluded = manifest.disks.find((disk) => disk.vdiUuid === vdiUuid && disk.mode === 'excluded');
+  return excluded === undefined ? repository.openDisk(point, vdiUuid, { signal }) : zeroDisk(excluded.size);
+}
+
+function zeroDisk(size: number): Disk {
+  return {
+    size,
+    async *extents(options = {}) {
+      const { offset, end } = rangeOf('zeros', size, options);
+      if (end > offset) yield { offset, length: end - offset, kind: 'zero' };
+    },
+    async readInto(target) {
+      target.fill(0);
+    },
+    async close() {},
+    async [Symbol.asyncDispose]() {},
+  };
 }
 
 /** Offset of the first byte where a raw stream differs from a disk that it may be longer than, in zeros. */

@@ -51,3 +51,14 @@ test('a host that fails is an error, never a verdict', async () => {
   await expect(verify({ signal: stop.signal, onRead: () => stop.abort(reason) })).rejects.toBe(reason);
   expect((await pool.host.listRecords('task')).map(({ name_label }) => name_label)).toEqual([]);
 });
+
+test('a disk that came back empty must be zeros', async () => {
+  await using pool = await startBackedUp({ backup: { exclude: ['1'] } });
+  const { host, repository, simulator, first } = pool;
+  const { point } = first;
+  const { disks, vmUuid } = await restoreVm(host, repository, { point, excludedDisks: 'empty' });
+  expect((await verifyRestored(host, repository, { point, disks })).map(({ equal }) => equal)).toEqual([true, true]);
+  await simulator.writeDisk(vmUuid, '1', 4 * MIB, Uint8Array.of(1));
+  const [, empty] = await verifyRestored(host, repository, { point, disks });
+  expect(empty).toMatchObject({ equal: false, firstDifference: 4 * MIB });
+});
