@@ -1,4 +1,4 @@
-import type { PoolFacts, VdiRecord, VmDisk } from '../host/index.ts';
+import { type PoolFacts, storesVhds, type VdiRecord, type VmDisk } from '../host/index.ts';
 import type { Manifest, ManifestDisk } from '../store/index.ts';
 import { MAX_VHD_SIZE, VHD_BLOCK_SIZE } from '../vhd/index.ts';
 import type { ByteEstimate, DiskBase, DiskPlan } from './backup-plan.ts';
@@ -23,9 +23,6 @@ export interface DiskFacts {
     readonly transport: 'auto' | 'raw' | 'vhd';
   };
 }
-
-/** Drivers that store disks as VHD files or volumes. Source: xapi-project/sm `drivers/`. */
-const VHD_SR_TYPES: ReadonlySet<string> = new Set(['ext', 'file', 'lvm', 'lvmohba', 'lvmoiscsi', 'nfs', 'smb']);
 
 /** Decides mode, transport and base of each disk, each with its reason. */
 export function decideDisks(facts: DiskFacts): DiskPlan[] {
@@ -130,7 +127,7 @@ function decideTransport(
   if (vdi.virtual_size > MAX_VHD_SIZE) return { transport: 'raw', reason: 'above 2040 GiB, where a VHD ends' };
   if (asked !== 'auto') return { transport: asked, reason: 'as asked for' };
   const image = vdi.sm_config['image-format'] ?? vdi.sm_config['type'] ?? 'vhd';
-  if (!VHD_SR_TYPES.has(sr.type)) return { transport: 'raw', reason: `storage of type ${sr.type} may hold no VHDs` };
+  if (!storesVhds(sr.type)) return { transport: 'raw', reason: `storage of type ${sr.type} may hold no VHDs` };
   if (image !== 'vhd') return { transport: 'raw', reason: `the disk is stored as ${image}` };
   if (vdi.virtual_size % VHD_BLOCK_SIZE !== 0) {
     return { transport: 'raw', reason: 'its size is no multiple of 2 MiB' };

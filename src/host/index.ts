@@ -15,6 +15,7 @@ export type {
 } from './host.ts';
 export type { HostLimits } from './limits.ts';
 export * from './records.ts';
+export { storesVhds } from './storage.ts';
 export type { HostTimeouts } from './timeouts.ts';
 export type { TlsTrust } from './trust.ts';
 export type { XapiClient } from './xapi-client.ts';

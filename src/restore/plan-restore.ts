@@ -1,5 +1,5 @@
 import { BackupError, type CallOptions, type Clock, systemClock } from '../core/index.ts';
-import { type Host, NULL_REF, type SrRecord, type VmRecord } from '../host/index.ts';
+import { type Host, NULL_REF, type SrRecord, storesVhds, type VmRecord } from '../host/index.ts';
 import { readRestoredFrom } from '../snapshot/index.ts';
 import {
   type Manifest,
@@ -49,9 +49,6 @@ export interface PlanRestoreOptions extends CallOptions {
   readonly defaultNetwork?: string | undefined;
   readonly clock?: Clock | undefined;
 }
-
-/** Drivers that make a VHD-backed disk, which reads as zeros where nothing was written. */
-const VHD_SR_TYPES: ReadonlySet<string> = new Set(['ext', 'file', 'lvm', 'lvmohba', 'lvmoiscsi', 'nfs', 'smb']);
 
 /**
  * Finds out what a restore would make, and every conflict, before anything is made. Changes nothing.
@@ -169,7 +166,7 @@ function decideTransport(
   sr: SrRecord | undefined,
 ): Pick<RestoreDiskPlan, 'transport' | 'transportReason'> {
   if (disk.size > MAX_VHD_SIZE) return { transport: 'raw', transportReason: 'above 2040 GiB, where a VHD ends' };
-  if (sr === undefined || !VHD_SR_TYPES.has(sr.type)) {
+  if (sr === undefined || !storesVhds(sr.type)) {
     return {
       transport: 'raw',
       transportReason: `storage of type ${sr?.type ?? 'unknown'} may not read as zeros when new`,
