@@ -1,12 +1,12 @@
 import type { ChangedBlocks } from '../cbt/index.ts';
 import {
-  anySignal,
   BackupError,
   type CallOptions,
   type Clock,
   type ProgressOptions,
   RunRecorder,
   type RunReport,
+  runAll,
   systemClock,
 } from '../core/index.ts';
 import type { Host, VmRecord } from '../host/index.ts';
@@ -167,9 +167,8 @@ async function transferAll(
   recorder: RunRecorder,
   { onProgress, signal, clock = systemClock }: RunBackupOptions,
 ): Promise<ReadonlyMap<string, ManifestDisk>> {
-  const stop = new AbortController();
   const transferred = new Map<string, ManifestDisk>();
-  const moveOne = async (job: DiskJob) => {
+  const moveOne = async (job: DiskJob, stop: AbortSignal) => {
     const startedAt = clock.now();
     const { vdiUuid: diskId, name: label, size } = job.plan;
     const mode = job.delta === undefined ? 'full' : 'delta';
@@ -180,7 +179,7 @@ async function transferAll(
       timestamp,
       mergeGap: plan.mergeGap,
       network: plan.network,
-      signal: anySignal(signal, stop.signal),
+      signal: stop,
       onMoved(movedBytes) {
         bytesMoved = movedBytes;
         onProgress?.({ kind: 'bytes-moved', run: 'backup', diskId, movedBytes, totalBytes: totalBytes ?? size });
@@ -199,15 +198,7 @@ async function transferAll(
     });
     transferred.set(diskId, manifestDisk(job.plan, { job, layer, bytesMoved, recorder }));
   };
-  const moves = jobs.map((job) =>
-    moveOne(job).catch((error: unknown) => {
-      stop.abort(error);
-      throw error;
-    }),
-  );
-  await Promise.allSettled(moves);
-  // The first failure aborted the others with itself as the reason: it is what all of them tell.
-  if (stop.signal.aborted) throw stop.signal.reason;
+  await runAll(jobs, moveOne, { signal });
   return transferred;
 }
 

@@ -23,4 +23,5 @@ export {
   type Warning,
 } from './report.ts';
 export { isRetryable, type RetryOptions, retry } from './retry.ts';
+export { runAll } from './run-all.ts';
 export { RunRecorder, type RunRecorderOptions } from './run-recorder.ts';

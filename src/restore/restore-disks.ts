@@ -1,4 +1,4 @@
-import { anySignal, type RunRecorder, systemClock } from '../core/index.ts';
+import { type RunRecorder, runAll, systemClock } from '../core/index.ts';
 import type { Host } from '../host/index.ts';
 import type { Repository, VmMetadata } from '../store/index.ts';
 import { grown, importDisk } from './import-disk.ts';
@@ -22,29 +22,19 @@ export async function restoreDisks(
   recorder: RunRecorder,
   options: RunRestoreOptions,
 ): Promise<ReadonlyMap<string, string>> {
-  const stop = new AbortController();
   const refs = new Map<string, string>();
-  const restoreOne = async (disk: RestoreDiskPlan) => {
+  const restoreOne = async (disk: RestoreDiskPlan, signal: AbortSignal) => {
     const sr = await host.getRecord('SR', disk.srUuid!);
     const record = metadata.VDI.find(({ uuid }) => uuid === disk.vdiUuid);
-    const signal = anySignal(options.signal, stop.signal);
-    signal?.throwIfAborted();
+    signal.throwIfAborted();
     const target = await made.disk(disk.vdiUuid, vdiToCreate({ name: disk.name, size: disk.size, record }, sr.ref));
     refs.set(disk.vdiUuid, target.ref);
     if (disk.action === 'restore') {
       await fillDisk(host, repository, plan, disk, target, recorder, { ...options, signal });
     }
   };
-  const work = plan.disks
-    .filter((disk) => disk.action !== 'skip')
-    .map((disk) =>
-      restoreOne(disk).catch((error: unknown) => {
-        stop.abort(error);
-        throw error;
-      }),
-    );
-  await Promise.allSettled(work);
-  if (stop.signal.aborted) throw stop.signal.reason; // the first failure: the others were aborted with it
+  const wanted = plan.disks.filter((disk) => disk.action !== 'skip');
+  await runAll(wanted, restoreOne, options);
   return refs;
 }
 
