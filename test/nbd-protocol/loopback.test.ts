@@ -233,7 +233,9 @@ test('a connection lost within data is opened again, and only what was outstandi
       },
     },
   );
-  await using disk = await connectNbd(server.uri, { profile: 'xenserver', connections: 1, reconnect: { delayMs: 1 } });
+  // One request at a time: a cut may also lose replies that the server has sent and the client has not got yet.
+  const options = { profile: 'xenserver', connections: 1, maxInFlight: 1, reconnect: { delayMs: 1 } } as const;
+  await using disk = await connectNbd(server.uri, options);
   const target = new Uint8Array(bytes.byteLength);
   await disk.readInto(target, 0);
   expect(Buffer.compare(target, bytes)).toBe(0);
