@@ -113,6 +113,7 @@ export {
   formatNbdUri,
   listNbdExports,
   type NbdConnectionInfo,
+  type NbdContextExtent,
   type NbdDisk,
   NbdError,
   type NbdExportInfo,

@@ -50,8 +50,8 @@ export interface Session {
   /** Transmission flags. */
   readonly flags: number;
   readonly structured: boolean;
-  /** The id of base:allocation, where it was agreed. Zero is as good as any other. */
-  readonly allocationId: number | undefined;
+  /** The metadata contexts that were agreed on, each with its id on this connection. Zero is as good as any other. */
+  readonly contexts: ReadonlyMap<string, number>;
   readonly blockSizes: BlockSizes | undefined;
 }
 
@@ -159,12 +159,13 @@ function* readGreeting(): Reading<Greeting> {
   };
 }
 
-/** Structured replies, and base:allocation where the server has it. */
+/** Structured replies, base:allocation and the contexts that were asked for, as far as the server has them. */
 async function agreeOnReplies(
   transport: Transport,
   call: HandshakeCall,
-): Promise<Pick<Session, 'structured' | 'allocationId'>> {
+): Promise<Pick<Session, 'structured' | 'contexts'>> {
   const { timeouts, exportName } = call.settings;
+  const names = [...new Set([BASE_ALLOCATION, ...call.settings.contexts])];
   const option = (code: number, data?: Uint8Array, allowed: number[] = []) =>
     stage(transport, call, 'negotiation', timeouts.optionMs, () => exchangeOption(transport, code, data, { allowed }));
   const structured = await option(OPTION.STRUCTURED_REPLY);
@@ -172,24 +173,36 @@ async function agreeOnReplies(
     if (structured.type === REPLY.ERR_TLS_REQD || structured.type === REPLY.ERR_SHUTDOWN) {
       throw await refuse(transport, call, 'negotiation', structured);
     }
-    return { structured: false, allocationId: undefined };
+    return { structured: false, contexts: new Map() };
   }
-  const query = joinBytes(stringBytes(exportName), u32Bytes(1), stringBytes(BASE_ALLOCATION));
+  const query = joinBytes(stringBytes(exportName), u32Bytes(names.length), ...names.map(stringBytes));
   const contexts = await option(OPTION.SET_META_CONTEXT, query, [REPLY.META_CONTEXT]);
   if (!contexts.ok) log.debug('no block status', { server: call.settings.peer.server, why: describeRefusal(contexts) });
-  const ids = contexts.ok ? contexts.replies.map(({ data }) => contextOf(data)) : [];
-  return { structured: true, allocationId: ids.find(({ name }) => name === BASE_ALLOCATION)?.id };
+  const replies = contexts.ok ? contexts.replies : [];
+  return {
+    structured: true,
+    contexts: contextsOf(
+      replies.map(({ data }) => data),
+      names,
+    ),
+  };
 }
 
-function contextOf(data: Uint8Array): { id: number; name: string } {
-  if (data.byteLength < 4) throw violation('length of a metadata context', 'at least 4', data.byteLength);
-  return { id: viewOf(data).getUint32(0), name: Buffer.from(data.subarray(4)).toString('utf8') };
+/** Ids by name. What was not asked for is passed over; one id for two contexts would mix their extents up. */
+function contextsOf(replies: readonly Uint8Array[], asked: readonly string[]): ReadonlyMap<string, number> {
+  const contexts = new Map<string, number>();
+  for (const data of replies) {
+    if (data.byteLength < 4) throw violation('length of a metadata context', 'at least 4', data.byteLength);
+    const id = viewOf(data).getUint32(0);
+    const name = Buffer.from(data.subarray(4)).toString('utf8');
+    if (!asked.includes(name)) continue;
+    if ([...contexts.values()].includes(id)) throw violation('id of a metadata context', 'one of its own', id);
+    contexts.set(name, id);
+  }
+  return contexts;
 }
 
-function sessionOf(
-  outcome: OptionOutcome & { ok: true },
-  agreed: Pick<Session, 'structured' | 'allocationId'>,
-): Session {
+function sessionOf(outcome: OptionOutcome & { ok: true }, agreed: Pick<Session, 'structured' | 'contexts'>): Session {
   let session: Session | undefined;
   let blockSizes: BlockSizes | undefined;
   for (const { data } of outcome.replies) {
@@ -231,7 +244,7 @@ function* readExportName(noZeroes: boolean): Reading<Session> {
 }
 
 function plainSession(size: number, flags: number): Session {
-  return { size, flags, structured: false, allocationId: undefined, blockSizes: undefined };
+  return { size, flags, structured: false, contexts: new Map(), blockSizes: undefined };
 }
 
 function checkSession(session: Session, settings: Settings): Session {

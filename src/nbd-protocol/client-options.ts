@@ -62,6 +62,12 @@ export interface NbdReconnectOptions {
    * @defaultValue `30000`
    */
   readonly maxDelayMs?: number | undefined;
+  /**
+   * How long a lost connection is tried to be replaced in all, in milliseconds, counted from the first try: the waits,
+   * the connecting and the handshakes. No try begins later.
+   * @defaultValue `300000`
+   */
+  readonly totalMs?: number | undefined;
 }
 
 /** How to reach one export of an NBD server. */
@@ -77,6 +83,11 @@ export interface NbdOptions extends CallOptions {
    * @defaultValue `''`, the server's default export
    */
   readonly exportName?: string | undefined;
+  /**
+   * Metadata contexts to ask for beside `base:allocation`, such as `qemu:allocation-depth`; see `contextExtents`.
+   * @defaultValue none
+   */
+  readonly contexts?: readonly string[] | undefined;
   /** TLS is required when this is given: there is no falling back to plain. */
   readonly tls?: NbdTlsOptions | undefined;
   /**
@@ -92,7 +103,7 @@ export interface NbdOptions extends CallOptions {
   readonly connections?: number | undefined;
   /**
    * Longest read or write sent, in bytes; kept within what the server announces and 32 MiB.
-   * @defaultValue 256 KiB; 1 MiB for `'xenserver'`
+   * @defaultValue 1 MiB
    */
   readonly requestSize?: number | undefined;
   /**

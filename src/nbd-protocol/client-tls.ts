@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { isIP, type Socket } from 'node:net';
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
 import type { NbdTlsOptions } from './client-options.ts';
+import { PSK_CIPHERS } from './constants.ts';
 import type { Settings } from './settings.ts';
 
 /**
@@ -52,7 +53,7 @@ function pskOptions({ identity, key }: NonNullable<NbdTlsOptions['psk']>): Conne
   return {
     pskCallback: () => ({ identity, psk: key }),
     checkServerIdentity: () => undefined,
-    ciphers: 'TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:ECDHE-PSK:DHE-PSK:PSK',
+    ciphers: PSK_CIPHERS,
   };
 }
 

@@ -3,7 +3,7 @@ import { abortable, type CallOptions, createLog } from '../core/index.ts';
 import { type Extent, joinExtents, type RangeOptions, rangeOf, type WritableDisk } from '../disk/index.ts';
 import type { NbdOptions } from './client-options.ts';
 import type { Command, StatusExtent } from './command.ts';
-import { ALLOCATION, COMMAND, COMMAND_FLAG, MAX_PAYLOAD, TRANSMISSION } from './constants.ts';
+import { ALLOCATION, BASE_ALLOCATION, COMMAND, COMMAND_FLAG, MAX_PAYLOAD, TRANSMISSION } from './constants.ts';
 import { NbdError } from './errors.ts';
 import { Job } from './job.ts';
 import { fitRequestSize, planReads, type ReadPiece } from './read-plan.ts';
@@ -26,14 +26,33 @@ export interface NbdWriteOptions extends CallOptions {
   readonly fua?: boolean | undefined;
 }
 
+/** A run of a disk as a metadata context describes it. */
+export interface NbdContextExtent {
+  /** In bytes. */
+  readonly offset: number;
+  /** In bytes. */
+  readonly length: number;
+  /** 32 bits, which mean what the context says. */
+  readonly flags: number;
+}
+
 /** A disk that an NBD server offers. */
 export interface NbdDisk extends WritableDisk {
   /** The server takes no writes. */
   readonly readOnly: boolean;
   /** Whether the server tells which parts are zero; if not, all of the disk is told as data. */
   readonly hasExtents: boolean;
+  /** The metadata contexts that the server tells, by name: of `base:allocation` and those that were asked for. */
+  readonly contexts: readonly string[];
   /** Open at this moment. */
   readonly connectionCount: number;
+  /**
+   * What the server tells of a metadata context: `qemu:dirty-bitmap:<name>`, `qemu:allocation-depth` and the like, asked
+   * for with the option `contexts`. Ascending, adjacent, covering exactly the range asked for.
+   *
+   * @throws NbdError `NBD_NOT_SUPPORTED` where the server has no such context or tells nothing of it.
+   */
+  contextExtents(context: string, options?: RangeOptions): AsyncIterable<NbdContextExtent>;
   write(data: Uint8Array, offset: number, options?: NbdWriteOptions): Promise<void>;
   writeZeroes(offset: number, length: number, options?: NbdWriteOptions): Promise<void>;
   /**
@@ -72,6 +91,7 @@ class Client implements NbdDisk {
   readonly size: number;
   readonly readOnly: boolean;
   readonly hasExtents: boolean;
+  readonly contexts: readonly string[];
   readonly #settings: Settings;
   readonly #pool: ConnectionPool;
   readonly #flags: number;
@@ -81,13 +101,14 @@ class Client implements NbdDisk {
   #closing: Promise<void> | undefined;
 
   constructor(settings: Settings, pool: ConnectionPool) {
-    const { size, flags, blockSizes, allocationId } = pool.session;
+    const { size, flags, blockSizes, contexts } = pool.session;
     this.#settings = settings;
     this.#pool = pool;
     this.#flags = flags;
     this.size = size;
     this.readOnly = (flags & TRANSMISSION.READ_ONLY) !== 0;
-    this.hasExtents = allocationId !== undefined;
+    this.contexts = [...contexts.keys()];
+    this.hasExtents = contexts.has(BASE_ALLOCATION);
     this.#alignment = settings.profile === 'xenserver' ? 4096 : (blockSizes?.minimum ?? 512);
     const maximum = Math.min(blockSizes?.maximum ?? MAX_PAYLOAD, MAX_PAYLOAD);
     this.#maximum = fitRequestSize(maximum, this.#alignment, maximum);
@@ -127,46 +148,65 @@ class Client implements NbdDisk {
     for (let at = offset; at < end; ) {
       options.signal?.throwIfAborted();
       const window = Math.min(end - at, STATUS_WINDOW);
-      const known = this.hasExtents ? await this.#status(at, window, options) : [];
-      let next = at;
-      for (const { length, flags } of known) {
-        const until = Math.min(next + length, end);
-        const from = Math.max(next, at);
-        yield { offset: from, length: until - from, kind: (flags & ALLOCATION.ZERO) !== 0 ? 'zero' : 'data' };
-        next = until;
-        if (next === end) break;
+      const known = this.hasExtents ? await this.#allocation(at, window, options) : [];
+      for (const { offset: from, length, flags } of known) {
+        yield { offset: from, length, kind: (flags & ALLOCATION.ZERO) !== 0 ? 'zero' : 'data' };
+        at = from + length;
       }
-      // A server that cannot tell now is no reason to fail: all may be data.
-      if (next === at) {
-        yield { offset: at, length: window, kind: 'data' };
-        next = at + window;
-      }
-      at = next;
+      if (known.length > 0) continue;
+      yield { offset: at, length: window, kind: 'data' };
+      at += window;
     }
   }
 
-  /** Extents from `offset` on, the first one cut to start there; empty when the server does not tell. */
-  async #status(offset: number, length: number, options: CallOptions): Promise<StatusExtent[]> {
-    const from = offset - (offset % this.#alignment);
-    const end = offset + length;
-    const to = Math.min(Math.ceil(end / this.#alignment) * this.#alignment, this.size);
+  /** A server that cannot tell now is no reason to fail: all may be data. */
+  async #allocation(offset: number, length: number, options: CallOptions): Promise<NbdContextExtent[]> {
     try {
-      const [extents = []] = await this.#runAll(
-        [{ type: COMMAND.BLOCK_STATUS, flags: 0, offset: from, length: to - from }],
-        options,
-      );
-      let skip = offset - from;
-      const cut: StatusExtent[] = [];
-      for (const { length: extent, flags } of extents) {
-        if (extent > skip) cut.push({ length: extent - skip, flags });
-        skip = Math.max(skip - extent, 0);
-      }
-      return cut;
+      return await this.#status(BASE_ALLOCATION, offset, length, options);
     } catch (error) {
       if (!(error instanceof NbdError) || error.code !== 'NBD_REQUEST_FAILED') throw error;
       log.debug('block status failed, taken as data', { offset, length, errno: error.errno });
       return [];
     }
+  }
+
+  async *contextExtents(context: string, options: RangeOptions = {}): AsyncGenerator<NbdContextExtent, void> {
+    const { offset, end } = rangeOf('NBD disk', this.size, options);
+    if (!this.contexts.includes(context)) {
+      const known = this.contexts.length === 0 ? 'none' : this.contexts.join(', ');
+      const message = `the server does not tell ${context}, or it was not asked for: it tells ${known}`;
+      throw this.#settings.fail('NBD_NOT_SUPPORTED', 'transmission', message);
+    }
+    for (let at = offset; at < end; ) {
+      options.signal?.throwIfAborted();
+      const known = await this.#status(context, at, Math.min(end - at, STATUS_WINDOW), options);
+      if (known.length === 0) {
+        const message = `the server tells nothing of ${context} at ${at}`;
+        throw this.#settings.fail('NBD_NOT_SUPPORTED', 'transmission', message);
+      }
+      yield* known;
+      at = known.at(-1)!.offset + known.at(-1)!.length;
+    }
+  }
+
+  /** Extents of a context, within the range and from its start on; empty when the server does not tell. */
+  async #status(context: string, offset: number, length: number, options: CallOptions): Promise<NbdContextExtent[]> {
+    const from = offset - (offset % this.#alignment);
+    const end = offset + length;
+    const to = Math.min(Math.ceil(end / this.#alignment) * this.#alignment, this.size);
+    const [extents = []] = await this.#runAll(
+      [{ type: COMMAND.BLOCK_STATUS, flags: 0, offset: from, length: to - from, context }],
+      options,
+    );
+    const cut: NbdContextExtent[] = [];
+    let at = from;
+    for (const { length: extent, flags } of extents) {
+      const start = Math.max(at, offset);
+      at += extent; // may pass the end: a server may tell more than it was asked for
+      const until = Math.min(at, end);
+      if (start < until) cut.push({ offset: start, length: until - start, flags });
+    }
+    return cut;
   }
 
   async write(data: Uint8Array, offset: number, options: NbdWriteOptions = {}): Promise<void> {

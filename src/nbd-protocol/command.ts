@@ -1,6 +1,6 @@
 import { Coverage } from './coverage.ts';
 
-/** A run as `base:allocation` describes it, in bytes and with the context's flags. */
+/** A run as a metadata context describes it, in bytes and with the context's flags. */
 export interface StatusExtent {
   readonly length: number;
   readonly flags: number;
@@ -16,6 +16,8 @@ export interface Command {
   readonly length: number;
   /** Where a READ lands: `length` bytes. */
   readonly target?: Uint8Array | undefined;
+  /** What a BLOCK_STATUS is to tell: the name of a metadata context that was agreed on. */
+  readonly context?: string | undefined;
   /** What a WRITE sends: `length` bytes. */
   readonly data?: Uint8Array | undefined;
 }

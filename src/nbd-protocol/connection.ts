@@ -39,7 +39,7 @@ export class Connection {
     const reading = transport.read(
       readReplies({
         structured: session.structured,
-        allocationId: session.allocationId,
+        contexts: session.contexts,
         find: (high, low) => (high === generation ? this.#pending.get(low) : undefined),
         finish: (low) => this.#finish(low),
       }),

@@ -1,4 +1,4 @@
-export { connectNbd, type NbdDisk, type NbdWriteOptions } from './client.ts';
+export { connectNbd, type NbdContextExtent, type NbdDisk, type NbdWriteOptions } from './client.ts';
 export type { NbdOptions, NbdReconnectOptions, NbdTimeouts, NbdTlsOptions } from './client-options.ts';
 export { listNbdExports, type NbdExportInfo } from './connect.ts';
 export { NbdError, type NbdErrorOptions, type NbdPeer, type NbdStage } from './errors.ts';

@@ -175,28 +175,43 @@ export class ConnectionPool {
   /** Opens a connection when there is none left; when that fails for good, so does all that waits. */
   async #reopen(): Promise<void> {
     const { reconnect, clock, peer } = this.#settings;
+    const startedAt = clock.now();
     let refusals = 0;
     let full = false;
+    let lastError: NbdError | undefined;
     if (reconnect.tries === 0) return this.#failQueue(this.#lost ?? this.#stopped());
     for (;;) {
       const attempt = ++this.#lossesInARow;
       try {
-        if (attempt > 1) await clock.sleep(this.#waitMs(attempt, full), { signal: this.#stop.signal });
+        if (attempt > 1) {
+          const waitMs = this.#waitMs(attempt, full);
+          if (clock.now() + waitMs - startedAt >= reconnect.totalMs) throw this.#outOfTime(attempt - 1, lastError);
+          await clock.sleep(waitMs, { signal: this.#stop.signal });
+        }
         return await this.#openOne();
       } catch (error) {
         if (this.#stop.signal.aborted) return this.#failQueue(this.#stopped());
         if (!(error instanceof NbdError))
           return this.#failQueue(error instanceof Error ? error : new Error(String(error)));
         log.debug('reconnecting failed', { server: peer.server, attempt, code: error.code });
+        const outOfTime = error.code === 'NBD_RECONNECT_TIMEOUT';
+        lastError = error;
         full = error.code === 'NBD_NO_GREETING';
         if (isRefusal(error)) refusals++;
         const mayGoOn = isRefusal(error) ? refusals <= 2 : error.retryable;
-        if (error === this.#broken || !mayGoOn || attempt >= reconnect.tries) {
+        if (error === this.#broken || outOfTime || !mayGoOn || attempt >= reconnect.tries) {
           this.#lossesInARow = 0; // whoever asks next gets tries of its own
           return this.#failQueue(error);
         }
       }
     }
+  }
+
+  #outOfTime(attempts: number, cause: NbdError | undefined): NbdError {
+    const { fail, reconnect } = this.#settings;
+    const why = cause === undefined ? '' : `; the last failed with: ${cause.message}`;
+    const message = `no new connection within ${reconnect.totalMs} ms and ${attempts} tries${why}`;
+    return fail('NBD_RECONNECT_TIMEOUT', 'connect', message, { cause, retryable: true });
   }
 
   /** A server without a free slot needs longer. */

@@ -18,7 +18,8 @@ import type { Reading } from './transport.ts';
 /** What reading replies needs to know of the connection. */
 export interface ReplyContext {
   readonly structured: boolean;
-  readonly allocationId: number | undefined;
+  /** Ids of the metadata contexts, by name. */
+  readonly contexts: ReadonlyMap<string, number>;
   /** The command with this cookie, if it is in flight. */
   find(high: number, low: number): PendingCommand | undefined;
   /** The command's reply is complete. */
@@ -145,14 +146,15 @@ function cover(pending: PendingCommand, offset: number, length: number): number 
   throw violation('data of a chunk', within, `${length} bytes at ${offset}`);
 }
 
-function* readStatus({ allocationId }: ReplyContext, pending: PendingCommand, length: number): Reading<void> {
+function* readStatus({ contexts }: ReplyContext, pending: PendingCommand, length: number): Reading<void> {
   if (length < 12 || length % 8 !== 4 || length > 4 + 8 * MAX_STATUS_EXTENTS) {
     throw violation('length of a block status chunk', `4 + 8n, up to ${4 + 8 * MAX_STATUS_EXTENTS}`, length);
   }
   const bytes = new Uint8Array(length);
   yield bytes;
   const view = viewOf(bytes);
-  if (view.getUint32(0) !== allocationId) return; // another context's: if ours does not come, nothing was learned
+  const { context = '' } = pending.command;
+  if (view.getUint32(0) !== contexts.get(context)) return; // another context's: if ours does not come, nothing was learned
   if (pending.extents.length > 0) throw violation('block status chunks of one context', 1, 2);
   const extents: { length: number; flags: number }[] = [];
   for (let at = 4; at < length; at += 8) {

@@ -1,7 +1,7 @@
 import { createServer, type TLSSocket, type TlsOptions } from 'node:tls';
 import type { Clock } from '../core/index.ts';
 import type { Disk } from '../disk/index.ts';
-import { INIT_MAGIC, MAX_OPTION_DATA, OPTION_MAGIC, REQUEST_MAGIC } from './constants.ts';
+import { INIT_MAGIC, MAX_OPTION_DATA, OPTION_MAGIC, PSK_CIPHERS, REQUEST_MAGIC } from './constants.ts';
 import { violation } from './errors.ts';
 import {
   clientFlags,
@@ -105,18 +105,17 @@ export async function secureServer({ transport }: ServerConnection, tls: NbdServ
   });
 }
 
-function tlsOptions({
-  key,
-  cert,
-  minVersion,
-  maxVersion,
-  ecdhCurve,
-  ciphers,
-  clientCa,
-}: NbdServerTlsOptions): TlsOptions {
+/** @throws TypeError where neither a certificate with its key nor pre-shared keys are given, or both. */
+export function assertTlsOptions({ key, cert, psk, clientCa }: NbdServerTlsOptions): void {
+  const certified = key !== undefined && cert !== undefined;
+  if (certified === (psk !== undefined)) throw new TypeError('tls: expected either key and cert, or psk');
+  if (psk !== undefined && clientCa !== undefined) throw new TypeError('tls: with psk clients show no certificate');
+}
+
+function tlsOptions(tls: NbdServerTlsOptions): TlsOptions {
+  const { key, cert, psk, minVersion, maxVersion, ecdhCurve, ciphers, clientCa } = tls;
   return {
-    key,
-    cert,
+    ...(psk === undefined ? { key, cert } : pskOptions(psk)),
     minVersion: minVersion ?? 'TLSv1.2',
     ...(maxVersion === undefined ? {} : { maxVersion }),
     ...(ecdhCurve === undefined ? {} : { ecdhCurve }),
@@ -124,6 +123,14 @@ function tlsOptions({
     ...(clientCa === undefined ? {} : { ca: typeof clientCa === 'string' ? clientCa : [...clientCa] }),
     requestCert: clientCa !== undefined,
     rejectUnauthorized: clientCa !== undefined,
+  };
+}
+
+/** Without a certificate there is no way in but by a key. */
+function pskOptions(keys: Readonly<Record<string, Uint8Array>>): TlsOptions {
+  return {
+    ciphers: PSK_CIPHERS,
+    pskCallback: (_socket, identity) => (Object.hasOwn(keys, identity) ? keys[identity]! : null),
   };
 }
 

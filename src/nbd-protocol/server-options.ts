@@ -36,10 +36,12 @@ export interface NbdServerHooks {
 }
 
 export interface NbdServerTlsOptions {
-  /** PEM. */
-  readonly key: string;
+  /** PEM. Needed with `cert`, unless there is `psk`. */
+  readonly key?: string | undefined;
   /** PEM; the chain, leaf first. */
-  readonly cert: string;
+  readonly cert?: string | undefined;
+  /** Pre-shared keys by identity, instead of a certificate: clients must have one of them. */
+  readonly psk?: Readonly<Record<string, Uint8Array>> | undefined;
   /**
    * `'require'`: nothing works before STARTTLS. `'allow'`: both ways.
    * @defaultValue `'require'`

@@ -3,7 +3,7 @@ import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { BackupError, type Clock, createLog, FormatError, systemClock } from '../core/index.ts';
 import type { Disk } from '../disk/index.ts';
 import { ConnectionEnded } from './errors.ts';
-import { Dropped, type ServerConnection, step } from './server-connection.ts';
+import { assertTlsOptions, Dropped, type ServerConnection, step } from './server-connection.ts';
 import { serveStandard } from './server-handshake.ts';
 import type { NbdConnectionInfo, NbdExports, NbdServerOptions } from './server-options.ts';
 import { serveAsXenServer } from './server-xenserver.ts';
@@ -40,6 +40,7 @@ export interface NbdServer extends AsyncDisposable {
  * export for each connection; `release` gets it back.
  */
 export async function serveNbd(exports: NbdExports, options: NbdServerOptions = {}): Promise<NbdServer> {
+  if (options.tls !== undefined) assertTlsOptions(options.tls);
   const { host = '127.0.0.1', port = 0, socketPath, personality = 'standard', clock = systemClock } = options;
   const { maxConnections = personality === 'xenserver' ? 16 : 128, slotReleaseDelayMs = 0 } = options;
   const serve = personality === 'xenserver' ? serveAsXenServer : serveStandard;

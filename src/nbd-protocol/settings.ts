@@ -11,6 +11,8 @@ export interface Settings {
   readonly peer: NbdPeer;
   readonly address: { readonly host: string; readonly port: number } | { readonly socketPath: string };
   readonly exportName: string;
+  /** Metadata contexts to ask for beside `base:allocation`. */
+  readonly contexts: readonly string[];
   readonly tls: NbdTlsOptions | undefined;
   readonly profile: 'standard' | 'xenserver';
   readonly connections: number;
@@ -34,7 +36,7 @@ const TIMEOUTS: Filled<NbdTimeouts> = {
   stallMs: 60_000,
   disconnectMs: 60_000,
 };
-const RECONNECT: Filled<NbdReconnectOptions> = { tries: 5, delayMs: 1000, maxDelayMs: 30_000 };
+const RECONNECT: Filled<NbdReconnectOptions> = { tries: 5, delayMs: 1000, maxDelayMs: 30_000, totalMs: 300_000 };
 
 /** Fills in defaults, from a URI, options, or both; options win. */
 export function settingsOf(target: string | NbdOptions, more: NbdOptions = {}): Settings {
@@ -50,10 +52,11 @@ export function settingsOf(target: string | NbdOptions, more: NbdOptions = {}): 
     peer,
     address: socketPath === undefined ? { host, port } : { socketPath },
     exportName,
+    contexts: options.contexts ?? [],
     tls: options.tls,
     profile,
     connections: positive('connections', options.connections ?? (xenserver ? 2 : 1)),
-    requestSize: positive('requestSize', options.requestSize ?? (xenserver ? 1024 : 256) * 1024),
+    requestSize: positive('requestSize', options.requestSize ?? 1024 * 1024),
     maxInFlight: positive('maxInFlight', options.maxInFlight ?? (xenserver ? 4 : 16)),
     timeouts: { ...TIMEOUTS, ...given(options.timeouts ?? {}) },
     reconnect: { ...RECONNECT, ...given(options.reconnect ?? {}) },

@@ -15,8 +15,11 @@ interface ActiveReading {
   reject(error: unknown): void;
 }
 
-/** Size of the buffer that receives headers on a socket with `onread`, in bytes. */
-const SCRATCH_SIZE = 64 * 1024;
+/**
+ * Size of the buffer that receives headers on a socket with `onread`, in bytes: small, since what comes behind a header is
+ * copied out of it.
+ */
+const SCRATCH_SIZE = 8 * 1024;
 
 /** A socket, plain or TLS, with exact reads. Errors of the socket never escape as events: they end the reads. */
 export class Transport {
@@ -171,8 +174,15 @@ export class Transport {
       bytes.byteOffset === wanted.byteOffset + this.#filled
     ) {
       this.#filled += bytes.byteLength; // it has landed already
+    } else if (
+      wanted !== undefined &&
+      this.#held.length === 0 &&
+      bytes.byteLength <= wanted.byteLength - this.#filled
+    ) {
+      wanted.set(bytes, this.#filled);
+      this.#filled += bytes.byteLength;
     } else this.#held.push(bytes);
-    this.#advance();
+    if (wanted === undefined || this.#filled === wanted.byteLength || this.#held.length > 0) this.#advance();
   }
 
   #advance(): void {

@@ -458,7 +458,7 @@ describe('row 74: silence and ends', () => {
         else peer.send(chunk(1, 1, cookie, u64(offset), Buffer.alloc(length, 1)));
       }
     });
-    const disk = await connectNbd(server.uri, { reconnect: { delayMs: 1 } });
+    const disk = await connectNbd(server.uri, { requestSize: 256 * 1024, reconnect: { delayMs: 1 } });
     const target = new Uint8Array(SIZE);
     await disk.readInto(target, 0);
     expect(Buffer.compare(target, new Uint8Array(SIZE).fill(1))).toBe(0);
