@@ -1,7 +1,7 @@
 /** One piece of work in a process of its own; prints `{ seconds, peakMib }` of the work itself. Started by `vhd.ts`. */
-import { performance } from 'node:perf_hooks';
 import { writeRaw } from '../src/disk/index.ts';
 import { checkVhd, openVhd, openVhdChain, openVhdLayers, vhdStream } from '../src/vhd/index.ts';
+import { report } from './job.ts';
 
 async function work(job: string | undefined, paths: readonly string[]): Promise<void> {
   const [first = '', second = ''] = paths;
@@ -24,7 +24,4 @@ async function work(job: string | undefined, paths: readonly string[]): Promise<
 }
 
 const [job, ...paths] = process.argv.slice(2);
-const started = performance.now();
-await work(job, paths);
-const seconds = (performance.now() - started) / 1000;
-console.log(JSON.stringify({ seconds, peakMib: process.resourceUsage().maxRSS / 1024 }));
+await report(() => work(job, paths));

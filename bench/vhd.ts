@@ -7,7 +7,9 @@ import { rm } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
 import { openVhdLayers } from '../src/vhd/index.ts';
 import { makeTempDir, type TempDir } from '../test/support/temp-dir.ts';
+import { bundleJob } from './bundle.ts';
 import { type Comparison, compare, timeOf } from './compare.ts';
+import { type JobReport, runJob } from './job.ts';
 import { makeBase, makeChain, makeDelta, makeHuge, makePlain } from './vhd-files.ts';
 
 const MIB = 1024 * 1024;
@@ -23,20 +25,9 @@ const { values } = parseArgs({
 const dataMib = Math.max(Math.ceil(Number(values.size) / 64) * 64, 64);
 const options = { runs: Number(values.runs), json: values.json };
 
-interface JobReport {
-  readonly seconds: number;
-  readonly peakMib: number;
-}
-
-/** One of our jobs: the time of its whole process, and what it says of its work alone. */
-async function ours(job: string, ...paths: string[]): Promise<JobReport & { readonly whole: number }> {
-  let text = '';
-  const script = new URL('./vhd-job.ts', import.meta.url).pathname;
-  const whole = await timeOf(process.execPath, [script, job, ...paths], (output) => {
-    text += output;
-  });
-  return { ...(JSON.parse(text) as JobReport), whole };
-}
+const jobs = await makeTempDir();
+const script = await bundleJob('vhd-job', jobs.path);
+const ours = (job: string, ...paths: string[]): Promise<JobReport> => runJob(script, [job, ...paths]);
 
 /** A disk four times as large as its data becomes a sparse raw image. Ours is durable at the end, plain qemu-img's not. */
 async function toRaw(dir: TempDir): Promise<Comparison> {
@@ -132,3 +123,4 @@ for (const [name, prepare] of Object.entries(BENCHES)) {
   await using dir = await makeTempDir();
   await compare(await prepare(dir), options);
 }
+await jobs[Symbol.asyncDispose]();
