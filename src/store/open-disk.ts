@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { BackupError, type CallOptions } from '../core/index.ts';
-import { type ByteSource, type Disk, overlay, rawDisk } from '../disk/index.ts';
-import { openVhd } from '../vhd/index.ts';
+import { type ByteSource, type Disk, rawDisk } from '../disk/index.ts';
+import { openVhd, overlayVhds } from '../vhd/index.ts';
 import { manifestName, vmFolder } from './layout.ts';
 import type { Manifest, ManifestDisk, ManifestFile, PointId } from './manifest.ts';
 import { followBases, readManifest, readWhole } from './points.ts';
@@ -32,7 +32,7 @@ export async function openMergedDisk(
   options: CallOptions = {},
 ): Promise<Disk> {
   const { layers, imageRoot } = await openChain(store, await readManifest(store, id, options), vdiUuid, options);
-  if (imageRoot === undefined) return overlay(layers.map(({ disk }) => disk));
+  if (imageRoot === undefined) return overlayVhds(layers.map(({ disk }) => disk));
   await closeLayers(layers);
   throw noLayer(imageRoot, findDisk(imageRoot, vdiUuid));
 }

@@ -25,10 +25,17 @@ export class BitmapCache {
     this.#capacity = Math.max(Math.floor(MOST_CACHED / blocks.bitmapSize), 2 * READS_AT_ONCE);
   }
 
-  /** The bitmap of a block that is there. */
-  async get(index: number, options?: CallOptions): Promise<SectorBitmap> {
+  /** The bitmap of a block that is there; at once where it is at hand. */
+  get(index: number, options?: CallOptions): SectorBitmap | Promise<SectorBitmap> {
     const cached = this.#cached.get(index);
-    const bitmap = cached ?? (await this.#read(index, options));
+    return cached === undefined ? this.#fetch(index, options) : this.#keep(index, cached);
+  }
+
+  async #fetch(index: number, options?: CallOptions): Promise<SectorBitmap> {
+    return this.#keep(index, await this.#read(index, options));
+  }
+
+  #keep(index: number, bitmap: SectorBitmap): SectorBitmap {
     this.#cached.delete(index); // the last used one moves to the end
     this.#cached.set(index, bitmap);
     if (this.#cached.size > this.#capacity) this.#cached.delete(this.#cached.keys().next().value!);

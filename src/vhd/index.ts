@@ -22,6 +22,7 @@ export {
 } from './vhd-check.ts';
 export type { ParentLink, VhdParent } from './vhd-link.ts';
 export { type MergeVhdOptions, mergeVhdChain } from './vhd-merge.ts';
+export { overlayVhds } from './vhd-overlay.ts';
 export type { VhdIdentity } from './vhd-plan.ts';
 export { type ReadVhdStreamOptions, readVhdStream, type VhdStreamReading } from './vhd-read-stream.ts';
 export { type OpenVhdOptions, openVhd, type VhdDisk } from './vhd-reader.ts';

@@ -1,8 +1,9 @@
 import { realpath, stat } from 'node:fs/promises';
 import { dirname, isAbsolute, relative, resolve, sep } from 'node:path';
 import { type CallOptions, FormatError } from '../core/index.ts';
-import { type Disk, openRawDisk, overlay } from '../disk/index.ts';
+import { type Disk, openRawDisk } from '../disk/index.ts';
 import { isRawParent } from './vhd-link.ts';
+import { overlayVhds } from './vhd-overlay.ts';
 import { openVhd, type VhdDisk } from './vhd-reader.ts';
 
 export interface OpenVhdChainOptions extends CallOptions {
@@ -73,7 +74,7 @@ export async function openVhdChain(path: string, options: OpenVhdChainOptions = 
   }
   chain.reverse();
   const layers = chain.map(({ disk }) => disk);
-  return { ...overlay([...bottom, ...layers]), layers, paths: chain.map((link) => link.path) };
+  return { ...overlayVhds([...bottom, ...layers]), layers, paths: chain.map((link) => link.path) };
 }
 
 /**
@@ -94,7 +95,7 @@ export async function openVhdLayers(paths: readonly string[], { signal }: CallOp
       const actual = layer.parent === undefined ? `a ${layer.kind} disk` : layer.parent.uuid;
       throw linkError('VHD_PARENT_MISMATCH', path, `UUID ${below.uuid} of the file before it`, actual);
     }
-    return { ...overlay(layers), layers, paths };
+    return { ...overlayVhds(layers), layers, paths };
   } catch (error) {
     await Promise.allSettled(layers.map((layer) => layer.close()));
     throw error;

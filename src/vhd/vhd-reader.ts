@@ -1,13 +1,13 @@
-import { assertRange, type ByteSource, openFileSource, runsOfSetBits } from '../bytes/index.ts';
+import { assertRange, type ByteSource, openFileSource } from '../bytes/index.ts';
 import { type CallOptions, FormatError } from '../core/index.ts';
 import { type Disk, type Extent, joinExtents, type RangeOptions, rangeOf } from '../disk/index.ts';
-import { BitmapCache } from './bitmap-cache.ts';
+import { BlockAccess, type BlockState, markedRuns, type Run } from './block-access.ts';
 import { allocatedBlocks } from './block-table.ts';
-import { ABSENT, SECTOR_SIZE, type VhdKind } from './constants.ts';
+import type { VhdKind } from './constants.ts';
 import { throwFirstError, type VhdFinding } from './findings.ts';
 import type { VhdFooter } from './footer.ts';
 import type { VhdHeader } from './header.ts';
-import { inspectVhd, type VhdBlocks, type VhdStructure } from './inspect.ts';
+import { inspectVhd } from './inspect.ts';
 import type { VhdParent } from './vhd-link.ts';
 
 /** A VHD as a disk. Closing it closes its source. */
@@ -59,9 +59,9 @@ async function openFrom(source: ByteSource, { file, signal }: OpenVhdOptions): P
   const { findings, structure } = await inspectVhd(source, { signal });
   throwFirstError(findings, file);
   const { blocks, footer, kind, size } = structure!;
-  const access = blocks === undefined ? flatAccess(source, size) : blockAccess(source, { ...structure!, blocks }, file);
-  return {
-    ...access,
+  const sparse = blocks && new BlockAccess(source, { ...structure!, blocks });
+  const disk: VhdDisk = {
+    ...(sparse === undefined ? flatAccess(source, size) : sparseAccess(sparse, file)),
     size,
     footer,
     kind,
@@ -73,6 +73,8 @@ async function openFrom(source: ByteSource, { file, signal }: OpenVhdOptions): P
     close: () => source.close(),
     [Symbol.asyncDispose]: () => source.close(),
   };
+  if (sparse !== undefined) ACCESS.set(disk, sparse);
+  return disk;
 }
 
 type Access = Pick<Disk, 'extents' | 'readInto'>;
@@ -90,45 +92,32 @@ function flatAccess(source: ByteSource, size: number): Access {
   };
 }
 
-function blockAccess(source: ByteSource, structure: VhdStructure & { blocks: VhdBlocks }, file?: string): Access {
-  const { kind, size, blocks } = structure;
-  const { table, bitmapSize } = blocks;
-  const { blockSize } = blocks.header;
-  const hole = kind === 'dynamic' ? 'zero' : 'absent';
-  const bitmaps = new BitmapCache(source, blocks, size);
+/** The blocks behind each open disk that has some: for those who stack several and want to look below the surface. */
+const ACCESS = new WeakMap<Disk, BlockAccess>();
 
-  /** Blocks from `index` on that are there and start before `end`. */
-  function* presentFrom(index: number, end: number): Generator<number, void> {
-    for (let i = index; i * blockSize < end; i++) if (table[i] !== ABSENT) yield i;
-  }
+/** The blocks of an open VHD; `undefined` for a fixed disk, and for what is no VHD. */
+export function blocksOf(disk: Disk): BlockAccess | undefined {
+  return ACCESS.get(disk);
+}
 
-  /** The runs of one block within `[from, to)`; the holes between them are left out. */
-  async function* dataRuns(index: number, from: number, to: number, options: CallOptions): AsyncGenerator<Run, void> {
-    const bitmap = await bitmaps.get(index, options);
-    const start = index * blockSize;
-    if (bitmap === 'full') return yield { from, to };
-    const lastSector = Math.ceil((to - start) / SECTOR_SIZE);
-    for (const run of runsOfSetBits(bitmap, lastSector, Math.floor((from - start) / SECTOR_SIZE))) {
-      const runStart = start + run.start * SECTOR_SIZE;
-      yield { from: Math.max(runStart, from), to: Math.min(runStart + run.count * SECTOR_SIZE, to) };
-    }
-  }
+function sparseAccess(blocks: BlockAccess, file?: string): Access {
+  const { size, blockSize, hole, source } = blocks;
 
   async function* extents(options: RangeOptions = {}): AsyncGenerator<Extent, void> {
     const { offset, end } = rangeOf('VHD', size, options);
     for (let at = offset; at < end; ) {
       options.signal?.throwIfAborted();
-      let index = Math.floor(at / blockSize);
-      if (table[index] === ABSENT) {
-        while (index * blockSize < end && table[index] === ABSENT) index++;
-        const next = Math.min(index * blockSize, end);
+      const index = Math.floor(at / blockSize);
+      if (!blocks.has(index)) {
+        const next = Math.min(blocks.nextPresent(index, end) * blockSize, end);
         yield { offset: at, length: next - at, kind: hole };
         at = next;
         continue;
       }
-      await bitmaps.prefetch(presentFrom(index, end), options);
       const next = Math.min((index + 1) * blockSize, end);
-      for await (const { from, to } of dataRuns(index, at, next, options)) {
+      await blocks.prefetch(index, end, options);
+      const state = await blocks.state(index, options);
+      for (const { from, to } of runsOf(state, index * blockSize, { from: at, to: next })) {
         if (from > at) yield { offset: at, length: from - at, kind: hole };
         yield { offset: from, length: to - from, kind: 'data' };
         at = to;
@@ -145,12 +134,11 @@ function blockAccess(source: ByteSource, structure: VhdStructure & { blocks: Vhd
       if (to > from && hole === 'absent') throw parentNeeded(from, to, file);
       target.fill(0, from - offset, to - offset);
     };
-    if (table[index] === ABSENT) return fillHole(offset, end);
-    const dataAt = table[index]! * SECTOR_SIZE + bitmapSize - index * blockSize;
     let at = offset;
-    for await (const { from, to } of dataRuns(index, offset, end, options)) {
+    const state = await blocks.state(index, options);
+    for (const { from, to } of runsOf(state, index * blockSize, { from: offset, to: end })) {
       fillHole(at, from);
-      await source.readInto(target.subarray(from - offset, to - offset), dataAt + from, options);
+      await source.readInto(target.subarray(from - offset, to - offset), blocks.placeOf(from), options);
       at = to;
     }
     fillHole(at, end);
@@ -170,9 +158,10 @@ function blockAccess(source: ByteSource, structure: VhdStructure & { blocks: Vhd
   return { extents: (options) => joinExtents(extents(options)), readInto };
 }
 
-interface Run {
-  readonly from: number;
-  readonly to: number;
+/** The runs of a block that are there, within `range`; the block starts at `start`. */
+function runsOf(state: BlockState, start: number, range: Run): Iterable<Run> {
+  if (state === 'none') return [];
+  return state === 'full' ? [range] : markedRuns(state, start, range);
 }
 
 function parentNeeded(from: number, to: number, file: string | undefined): FormatError {
