@@ -10,7 +10,7 @@ async function work(job: string | undefined, paths: readonly string[]): Promise<
     await writeRaw(disk, second);
   } else if (job === 'merge') {
     await using chain = await openVhdLayers(paths);
-    const { chunks, length } = await vhdStream(chain);
+    const { chunks, length } = await vhdStream(chain, { reuseMemory: true });
     let sent = 0;
     for await (const chunk of chunks) sent += chunk.byteLength;
     if (sent !== length) throw new Error(`${sent} bytes of ${length}`);

@@ -10,6 +10,7 @@ export {
   readBytes,
   readStruct,
 } from './byte-source.ts';
+export { type MemoryRing, memoryRing } from './memory-ring.ts';
 export { exactly, type SizedStream } from './sized-stream.ts';
 export {
   ascii,

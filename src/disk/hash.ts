@@ -23,7 +23,7 @@ export async function hashDisk(disk: Disk, { signal }: CallOptions = {}): Promis
       hash.update(piece);
     }
   };
-  for await (const { offset, data } of readBlocks(disk, { signal })) {
+  for await (const { offset, data } of readBlocks(disk, { signal, reuseMemory: true })) {
     await padTo(offset);
     hash.update(data);
     at = offset + data.byteLength;

@@ -1,3 +1,4 @@
+import { memoryRing } from '../bytes/index.ts';
 import { anySignal } from '../core/index.ts';
 import type { Block, Disk, RangeOptions } from './disk.ts';
 
@@ -27,6 +28,12 @@ export interface ReadBlocksOptions extends RangeOptions {
    * @defaultValue `'read'`
    */
   readonly absent?: 'read' | 'skip' | undefined;
+  /**
+   * Uses the memory of a block again once the next one is asked for: much faster, for who is done with each block by
+   * then. Otherwise a block belongs to whoever received it.
+   * @defaultValue `false`
+   */
+  readonly reuseMemory?: boolean | undefined;
 }
 
 /**
@@ -35,19 +42,23 @@ export interface ReadBlocksOptions extends RangeOptions {
  * end; blocks before the one that failed are given first.
  */
 export async function* readBlocks(disk: Disk, options: ReadBlocksOptions = {}): AsyncGenerator<Block, void> {
-  const { readAhead = 4, blockSize = DEFAULT_BLOCK_SIZE, signal } = options;
+  const { readAhead = 4, blockSize = DEFAULT_BLOCK_SIZE, reuseMemory = false, signal } = options;
   if (!Number.isSafeInteger(readAhead) || readAhead < 0) throw new RangeError(`read-ahead ${readAhead} is no count`);
   if (!Number.isSafeInteger(blockSize) || blockSize <= 0) throw new RangeError(`block size ${blockSize} is no size`);
   const stop = new AbortController();
   const linked = anySignal(signal, stop.signal);
-  const inFlight: Promise<Block>[] = [];
+  const memory = memoryRing(blockSize, reuseMemory);
+  const inFlight: Promise<OwnBlock>[] = [];
   try {
     for await (const { offset, length } of pieces(disk, blockSize, { ...options, signal: linked })) {
       signal?.throwIfAborted();
-      const pending = readBlock(disk, offset, length, linked);
+      const pending = readBlock(disk, offset, memory.take(length), linked);
       pending.catch(() => {}); // not swallowed: awaited below, in order; this keeps Node quiet until then
       inFlight.push(pending);
-      if (inFlight.length > readAhead) yield await inFlight.shift()!;
+      if (inFlight.length <= readAhead) continue;
+      const block = await inFlight.shift()!;
+      yield block;
+      memory.give(block.data);
     }
     while (inFlight.length > 0) {
       signal?.throwIfAborted();
@@ -59,8 +70,16 @@ export async function* readBlocks(disk: Disk, options: ReadBlocksOptions = {}): 
   }
 }
 
-async function readBlock(disk: Disk, offset: number, length: number, signal: AbortSignal | undefined): Promise<Block> {
-  const data = new Uint8Array(length);
+interface OwnBlock extends Block {
+  readonly data: Uint8Array<ArrayBuffer>;
+}
+
+async function readBlock(
+  disk: Disk,
+  offset: number,
+  data: Uint8Array<ArrayBuffer>,
+  signal: AbortSignal | undefined,
+): Promise<OwnBlock> {
   await disk.readInto(data, offset, { signal });
   return { offset, data };
 }

@@ -33,7 +33,12 @@ export async function writeRaw(from: Disk | BlockStream, path: string, options: 
   options.signal?.throwIfAborted();
   const file = await open(path, 'wx');
   try {
-    const written = await writeBlocks(file, isDisk(from) ? readBlocks(from, options) : from, size, options);
+    const written = await writeBlocks(
+      file,
+      isDisk(from) ? readBlocks(from, { signal: options.signal, reuseMemory: true }) : from,
+      size,
+      options,
+    );
     await file.truncate(size);
     await file.sync();
     await file.close();

@@ -27,7 +27,7 @@ export interface VhdStreamOptions extends VhdIdentity, VhdBlocksOptions {}
 
 /**
  * A dynamic or differencing VHD of a disk, as a stream whose length is known before its first byte. The disk's extents
- * are asked for at once; its data is read when the chunks are, once. A chunk belongs to whoever received it.
+ * are asked for at once; its data is read when the chunks are, once. A chunk belongs to whoever received it, unless `reuseMemory` says otherwise.
  *
  * Dynamic: 2 MiB blocks with any data, whole. Differencing: blocks with any data or zeros, and in their bitmaps the
  * sectors that are data or zeros; extents that are not whole sectors are widened. What the disk calls `absent` stays

@@ -49,7 +49,10 @@ export async function writeVhd(
   const identity = resolveIdentity(from.size, options);
   const blocks =
     'extents' in from
-      ? readVhdBlocks(from, identity, await findVhdBlocks(from, identity, options), options)
+      ? readVhdBlocks(from, identity, await findVhdBlocks(from, identity, options), {
+          ...options,
+          reuseMemory: true, // a block is written before the next is asked for
+        })
       : assembleVhdBlocks(from.blocks, identity, options);
   const file = await open(path, 'wx');
   try {
