@@ -22,14 +22,36 @@ export function encodeBlockTable(table: BlockTable, size: number): Uint8Array {
 
 /** Indexes of the blocks that are there, ascending. */
 export function allocatedBlocks(table: BlockTable): Uint32Array {
-  return table.map((_, index) => index).filter((index) => table[index] !== ABSENT);
+  const indexes = new Uint32Array(countAllocated(table));
+  let count = 0;
+  for (let i = 0; i < table.length; i++) if (table[i] !== ABSENT) indexes[count++] = i;
+  return indexes;
+}
+
+/** How many blocks are there. */
+export function countAllocated(table: BlockTable): number {
+  let count = 0;
+  for (let i = 0; i < table.length; i++) if (table[i] !== ABSENT) count++;
+  return count;
+}
+
+/** The sector of the block that lies last in the file; `undefined` where none is there. */
+export function lastBlockSector(table: BlockTable): number | undefined {
+  let last = -1;
+  for (let i = 0; i < table.length; i++) {
+    const sector = table[i]!;
+    if (sector !== ABSENT && sector > last) last = sector;
+  }
+  return last < 0 ? undefined : last;
 }
 
 /** Indexes of the blocks that are there, in the order in which the file holds them. */
 export function blocksInFileOrder(table: BlockTable): Uint32Array {
   const indexes = allocatedBlocks(table);
-  if (isAscending(indexes.map((index) => table[index]!))) return indexes;
-  return indexes.sort((a, b) => table[a]! - table[b]!);
+  for (let i = 1; i < indexes.length; i++) {
+    if (table[indexes[i]!]! <= table[indexes[i - 1]!]!) return indexes.sort((a, b) => table[a]! - table[b]!);
+  }
+  return indexes; // as nearly every writer leaves them
 }
 
 /** Is each value larger than the one before? */
@@ -61,27 +83,28 @@ const MOST_FINDINGS = 20;
 /** The faults of a table's entries: outside the file, over other structures, over each other. At most 20 are told. */
 export function checkBlockTable(table: BlockTable, limits: TableLimits): VhdFinding[] {
   const findings: VhdFinding[] = [];
-  let before: { index: number; end: number } | undefined;
+  const { tableOffset, stride, reserved, dataEnd } = limits;
+  let beforeIndex = -1;
+  let beforeEnd = 0;
   for (const index of blocksInFileOrder(table)) {
     if (findings.length >= MOST_FINDINGS) break;
     const start = table[index]! * SECTOR_SIZE;
-    const end = start + limits.stride;
-    const at = limits.tableOffset + index * 4;
-    const field = `block table: entry ${index}`;
-    const hit = limits.reserved.find((region) => start < region.end && end > region.start);
-    if (hit !== undefined) {
-      const limit = `not over the ${hit.name} (${hit.start} to ${hit.end})`;
-      findings.push(error('VHD_BLOCK_OVERLAP', field, at, limit, `byte ${start}`));
+    const end = start + stride;
+    const tell = (code: `VHD_${string}`, limit: string, actual: string) =>
+      findings.push(error(code, `block table: entry ${index}`, tableOffset + index * 4, limit, actual));
+    for (const region of reserved) {
+      if (start >= region.end || end <= region.start) continue;
+      tell('VHD_BLOCK_OVERLAP', `not over the ${region.name} (${region.start} to ${region.end})`, `byte ${start}`);
+      break;
     }
-    if (end > limits.dataEnd) {
-      const limit = `a block that ends by byte ${limits.dataEnd}`;
-      findings.push(error('VHD_BLOCK_OUTSIDE', field, at, limit, `one of ${limits.stride} bytes at ${start}`));
+    if (end > dataEnd) {
+      tell('VHD_BLOCK_OUTSIDE', `a block that ends by byte ${dataEnd}`, `one of ${stride} bytes at ${start}`);
     }
-    if (before !== undefined && start < before.end) {
-      const limit = `not before byte ${before.end}, where block ${before.index} ends`;
-      findings.push(error('VHD_BLOCK_OVERLAP', field, at, limit, `byte ${start}`));
+    if (start < beforeEnd) {
+      tell('VHD_BLOCK_OVERLAP', `not before byte ${beforeEnd}, where block ${beforeIndex} ends`, `byte ${start}`);
     }
-    before = { index, end };
+    beforeIndex = index;
+    beforeEnd = end;
   }
   return findings;
 }

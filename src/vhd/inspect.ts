@@ -1,7 +1,7 @@
 import { type ByteSource, readBytes } from '../bytes/index.ts';
 import { type CallOptions, FormatError } from '../core/index.ts';
 import { checkBatmap } from './batmap.ts';
-import { type BlockTable, blocksInFileOrder, checkBlockTable, decodeBlockTable } from './block-table.ts';
+import { type BlockTable, checkBlockTable, decodeBlockTable, lastBlockSector } from './block-table.ts';
 import {
   checkFooter,
   checkHeader,
@@ -141,8 +141,8 @@ const USUAL_GAP = 8 * SECTOR_SIZE;
 
 /** More than a page between the last structure and the footer: a disabled or unfinished writer, or a block device. */
 function checkTail(table: BlockTable, { tableEnd, stride }: Layout, dataEnd: number): VhdFinding[] {
-  const last = blocksInFileOrder(table).at(-1);
-  const end = last === undefined ? tableEnd : table[last]! * SECTOR_SIZE + stride;
+  const last = lastBlockSector(table);
+  const end = last === undefined ? tableEnd : last * SECTOR_SIZE + stride;
   const gap = dataEnd - Math.max(end, tableEnd);
   if (last === undefined || gap <= USUAL_GAP) return [];
   return [warning('VHD_UNUSED_SPACE', 'file', end, 'the footer soon after the last block', `${gap} bytes between`)];

@@ -1,6 +1,6 @@
 import { type ByteSource, isZero, nextBit, openFileSource, readBytes, runsOfSetBits } from '../bytes/index.ts';
 import type { CallOptions } from '../core/index.ts';
-import { blocksInFileOrder } from './block-table.ts';
+import { blocksInFileOrder, countAllocated } from './block-table.ts';
 import { SECTOR_SIZE, type VhdKind } from './constants.ts';
 import { type VhdFinding, warning } from './findings.ts';
 import { type InspectOptions, inspectVhd, type VhdBlocks, type VhdStructure } from './inspect.ts';
@@ -79,7 +79,7 @@ async function checkSource(source: ByteSource, options: CheckVhdOptions): Promis
     parent: blocks?.parent,
     blockSize: blocks?.header.blockSize,
     blockCount: blocks?.blockCount,
-    allocatedBlockCount: blocks && blocksInFileOrder(blocks.table).length,
+    allocatedBlockCount: blocks && countAllocated(blocks.table),
     markedBytes,
   };
   return { ok: findings.every(({ severity }) => severity !== 'error'), level, findings, summary };

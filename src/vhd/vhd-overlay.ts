@@ -58,8 +58,7 @@ function stackedAccess(stack: readonly BlockAccess[], bottom: Disk, size: number
         stack.map((blocks) => blocks.has(index) && blocks.prefetch(index, Math.min(end, blocks.size), options)),
       );
       const runs = ownersOf(stack, await statesOf(index, options), index * blockSize, { from: at, to });
-      for (const { from, to, kind } of runs.sort((a, b) => a.from - b.from))
-        yield { offset: from, length: to - from, kind };
+      yield* ascending(runs);
       at = to;
     }
   }
@@ -114,8 +113,18 @@ function* emptyExtents(stack: readonly BlockAccess[], from: number, to: number):
     from,
     { from, to },
   );
-  for (const { from, to, kind } of runs.sort((a, b) => a.from - b.from))
+  yield* ascending(runs);
+}
+
+/** Runs as extents, ascending, neighbours of one kind as one. */
+function* ascending(runs: Owned[]): Generator<Extent, void> {
+  runs.sort((a, b) => a.from - b.from);
+  for (let i = 0; i < runs.length; ) {
+    const { from, kind } = runs[i]!;
+    let to = from;
+    while (i < runs.length && runs[i]!.kind === kind && runs[i]!.from === to) to = runs[i++]!.to;
     yield { offset: from, length: to - from, kind };
+  }
 }
 
 /** Who owns what of `range`, which lies within one block that starts at `start`, or in blocks that nobody has. */
