@@ -27,4 +27,5 @@ export {
   u32,
   u64,
 } from './struct.ts';
+export { loadXxh64, type Xxh64, type Xxh64Hasher, xxh64Hex } from './xxh64.ts';
 export { isZero, zeroes } from './zero.ts';

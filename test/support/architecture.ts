@@ -48,6 +48,7 @@ export const PACKAGES: Readonly<Record<string, RegExp>> = {
   debug: /^src\/core\/log\.ts$/,
   'p-queue': /^src\/host\/[^/]+\.ts$/,
   'xen-api': /^src\/host\/[^/]+\.ts$/,
+  'xxhash-wasm': /^src\/bytes\/xxh64\.ts$/,
 };
 
 /** Files that may call `Buffer.concat`, each with the reason why the pieces are few and small. */
