@@ -1,5 +1,10 @@
+export { XVA_CHUNK_SIZE, type XvaChecksum, type XvaCompression } from './constants.ts';
+export { editXvaVm, type XvaVmEdits } from './edit-metadata.ts';
+export type { XvaFinding } from './findings.ts';
 export { readMetadataArchive, writeMetadataArchive } from './metadata-archive.ts';
 export { type OvaMetadata, type OvaObject, objectsOf, parseOvaXml, writeOvaXml } from './ova-xml.ts';
+export { type RewriteXvaOptions, type RewrittenXva, rewriteXvaMetadata } from './rewrite-metadata.ts';
+export { type XvaDrive, type XvaNic, type XvaSr, type XvaVdi, type XvaVm, xvaVm } from './vm-metadata.ts';
 export {
   asArray,
   asStruct,
@@ -10,3 +15,13 @@ export {
   type XmlRpcStruct,
   type XmlRpcValue,
 } from './xml-rpc.ts';
+export { type CheckingXva, checkingXva, checkXva, type XvaDiskReport, type XvaReport } from './xva-check.ts';
+export { type XvaDisk, type XvaHead, xvaDisks } from './xva-disks.ts';
+export {
+  type ReadXvaStreamOptions,
+  readXvaStream,
+  type XvaDiskContents,
+  type XvaStream,
+} from './xva-read-stream.ts';
+export { openXva, type XvaImage, type XvaImageDisk } from './xva-reader.ts';
+export { type XvaContents, type XvaOutput, type XvaStreamOptions, xvaStream } from './xva-stream.ts';
