@@ -15,13 +15,15 @@ export {
   type XmlRpcStruct,
   type XmlRpcValue,
 } from './xml-rpc.ts';
-export { type CheckingXva, checkingXva, checkXva, type XvaDiskReport, type XvaReport } from './xva-check.ts';
+export { type CheckingXva, checkingXva, checkXva } from './xva-check.ts';
 export { type XvaDisk, type XvaHead, xvaDisks } from './xva-disks.ts';
+export type { XvaContents } from './xva-plan.ts';
 export {
   type ReadXvaStreamOptions,
   readXvaStream,
   type XvaDiskContents,
   type XvaStream,
 } from './xva-read-stream.ts';
-export { openXva, type XvaImage, type XvaImageDisk } from './xva-reader.ts';
-export { type XvaContents, type XvaOutput, type XvaStreamOptions, xvaStream } from './xva-stream.ts';
+export { type OpenXvaOptions, openXva, type XvaImage, type XvaImageDisk } from './xva-reader.ts';
+export type { XvaDiskReport, XvaReport } from './xva-report.ts';
+export { type XvaOutput, type XvaStreamOptions, xvaStream } from './xva-stream.ts';

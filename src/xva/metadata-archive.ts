@@ -1,8 +1,7 @@
 import { FormatError } from '../core/index.ts';
+import { OVA_XML } from './constants.ts';
 import { type OvaMetadata, parseOvaXml, writeOvaXml } from './ova-xml.ts';
 import { decodeTarHeader, encodeTarHeader, TAR_BLOCK, tarPadding } from './tar-entry.ts';
-
-const OVA_XML = 'ova.xml';
 
 /**
  * Reads a metadata archive, the answer of a host's `/export_metadata`: a tar whose first entry is `ova.xml`. What is
@@ -26,11 +25,19 @@ export function readMetadataArchive(archive: Uint8Array): OvaMetadata {
 
 /** Makes a metadata archive: `ova.xml`, then the two zero blocks that end a tar. */
 export function writeMetadataArchive(metadata: OvaMetadata): Uint8Array {
-  const xml = new TextEncoder().encode(writeOvaXml(metadata));
-  const archive = new Uint8Array(TAR_BLOCK + xml.byteLength + tarPadding(xml.byteLength) + 2 * TAR_BLOCK);
-  archive.set(encodeTarHeader({ name: OVA_XML, size: xml.byteLength }));
-  archive.set(xml, TAR_BLOCK);
+  const entry = metadataEntry(metadata);
+  const archive = new Uint8Array(entry.byteLength + 2 * TAR_BLOCK);
+  archive.set(entry);
   return archive;
+}
+
+/** The entry `ova.xml` with its header and padding. */
+export function metadataEntry(metadata: OvaMetadata): Uint8Array {
+  const xml = new TextEncoder().encode(writeOvaXml(metadata));
+  const entry = new Uint8Array(TAR_BLOCK + xml.byteLength + tarPadding(xml.byteLength));
+  entry.set(encodeTarHeader({ name: OVA_XML, size: xml.byteLength }));
+  entry.set(xml, TAR_BLOCK);
+  return entry;
 }
 
 function truncated(expected: number, actual: number): FormatError {

@@ -1,54 +1,225 @@
-import type { ByteSource } from '../bytes/index.ts';
+import type { Transform } from 'node:stream';
+import { type ByteSource, memoryRing, openFileSource } from '../bytes/index.ts';
 import type { CallOptions } from '../core/index.ts';
-import type { XvaChecksum, XvaCompression } from './constants.ts';
-import type { XvaFinding } from './findings.ts';
+import type { XvaCompression } from './constants.ts';
+import { compressionError, compressionOf, createDecompressor, isDecoderError, MAGIC_LENGTH } from './decompress.ts';
 import type { OvaMetadata } from './ova-xml.ts';
-import type { XvaDisk } from './xva-disks.ts';
+import { type XvaReport, XvaReporter } from './xva-report.ts';
+import { createWalker, type XvaWalker } from './xva-walker.ts';
 
-/** A disk, and how much of it an archive holds. */
-export interface XvaDiskReport extends XvaDisk {
-  /** Bytes in chunks; the rest is zero. */
-  readonly dataBytes: number;
-  readonly chunks: number;
-  /** Does its data reach its end? */
-  readonly complete: boolean;
+/** How much of a file is read at once, and how many reads are under way: together the memory of a check, in bytes. */
+const PIECE = 2 * 1024 * 1024;
+const READS = 3;
+
+/**
+ * Reads an archive, compressed or not, from its start to its end, and tells whether a host would take it: its
+ * structure, every checksum, every disk to its end, and the archive's own end. A broken archive does not make it
+ * reject, only a failure to read does. A source stays open. Memory: some 10 MiB, whatever the size.
+ */
+export async function checkXva(source: string | ByteSource, options: CallOptions = {}): Promise<XvaReport> {
+  if (typeof source !== 'string') return checkSource(source, options);
+  const file = await openFileSource(source);
+  try {
+    return await checkSource(file, options);
+  } finally {
+    await file.close();
+  }
 }
 
-/** What a check found. Plain and serialisable, without secrets. */
-export interface XvaReport {
-  /** Is nothing wrong? */
-  readonly ok: boolean;
-  readonly compression: XvaCompression;
-  /** Of the archive as it came, in bytes. */
-  readonly length: number;
-  /** Of the archive without its compression, in bytes. */
-  readonly plainLength: number;
-  /** Entries of the tar: `ova.xml`, chunks and checksums. */
-  readonly entries: number;
-  readonly chunks: number;
-  /** The kinds of checksum in it. */
-  readonly checksums: readonly XvaChecksum[];
-  readonly disks: readonly XvaDiskReport[];
-  /** What is wrong, the first 20; in the order in which it was met. */
-  readonly findings: readonly XvaFinding[];
-  /** Where the first of them is. */
-  readonly firstBad?: { readonly entry: string; readonly offset: number } | undefined;
+async function checkSource(source: ByteSource, options: CallOptions): Promise<XvaReport> {
+  const checker = await createChecker();
+  for await (const piece of piecesOf(source, options)) {
+    const waiting = checker.give(piece);
+    if (waiting !== undefined) await waiting;
+  }
+  return checker.end();
 }
 
-export async function checkXva(_source: string | ByteSource, _options: CallOptions = {}): Promise<XvaReport> {
-  throw new Error('not yet');
+/** A source in large pieces, read ahead; the memory of a piece is used again when the next one is asked for. */
+async function* piecesOf(source: ByteSource, { signal }: CallOptions): AsyncGenerator<Uint8Array, void> {
+  const memory = memoryRing(PIECE, true);
+  const inFlight: Promise<Uint8Array<ArrayBuffer>>[] = [];
+  let at = 0;
+  const ask = () => {
+    if (at >= source.size) return;
+    const piece = memory.take(Math.min(PIECE, source.size - at));
+    const reading = source.readInto(piece, at, { signal }).then(() => piece);
+    reading.catch(() => {}); // not swallowed: awaited below
+    inFlight.push(reading);
+    at += piece.byteLength;
+  };
+  try {
+    for (let i = 0; i < READS; i++) ask();
+    while (inFlight.length > 0) {
+      signal?.throwIfAborted();
+      const piece = await inFlight.shift()!;
+      yield piece;
+      memory.give(piece);
+      ask();
+    }
+  } finally {
+    await Promise.allSettled(inFlight);
+  }
 }
 
 /** Bytes that are checked while they pass. */
 export interface CheckingXva {
   /** The bytes that were given, unchanged, to be iterated once. */
   readonly bytes: AsyncIterable<Uint8Array>;
-  /** Resolves when `bytes` has ended or was left; rejects as `bytes` does where the source fails. */
+  /**
+   * Resolves when `bytes` has ended or was left, which is then a finding; rejects where the source fails. Unless `bytes`
+   * is iterated it stays pending.
+   */
   readonly report: Promise<XvaReport>;
-  /** Resolves as soon as `ova.xml` has passed; with nothing where it never does. */
-  readonly metadata: Promise<OvaMetadata | undefined>;
+  /** As far as `ova.xml` has passed. */
+  readonly metadata: OvaMetadata | undefined;
 }
 
-export function checkingXva(_bytes: AsyncIterable<Uint8Array>, _options: CallOptions = {}): CheckingXva {
-  throw new Error('not yet');
+/**
+ * Checks an archive, compressed or not, while it flows to somewhere else: the same as {@link checkXva}, without reading
+ * it again. The bytes flow on whatever is wrong with them; each is checked before it is handed on.
+ */
+export function checkingXva(bytes: AsyncIterable<Uint8Array>, { signal }: CallOptions = {}): CheckingXva {
+  const { promise: report, resolve, reject } = Promise.withResolvers<XvaReport>();
+  report.catch(() => {}); // not swallowed: whoever iterates `bytes` sees the same
+  let checker: XvaChecker | undefined;
+  async function* passing(): AsyncGenerator<Uint8Array, void> {
+    try {
+      checker = await createChecker();
+      try {
+        for await (const piece of bytes) {
+          signal?.throwIfAborted();
+          const waiting = checker.give(piece);
+          if (waiting !== undefined) await waiting;
+          yield piece;
+        }
+      } finally {
+        resolve(await checker.end());
+      }
+    } catch (error) {
+      reject(error);
+      throw error;
+    }
+  }
+  return {
+    bytes: { [Symbol.asyncIterator]: passing },
+    report,
+    get metadata() {
+      return checker?.metadata;
+    },
+  };
+}
+
+interface XvaChecker {
+  readonly metadata: OvaMetadata | undefined;
+  /** Takes the next bytes of the archive; they are not looked at any more when what this returns has resolved. */
+  give(piece: Uint8Array): Promise<void> | undefined;
+  end(): Promise<XvaReport>;
+}
+
+async function createChecker(): Promise<XvaChecker> {
+  const reporter = new XvaReporter();
+  const walker = await createWalker('hash', (event) => reporter.see(event));
+  let length = 0;
+  let start: number[] = [];
+  let compression: XvaCompression | undefined;
+  let decoder: Decoder | undefined;
+
+  const walk = (work: () => void) => {
+    try {
+      work();
+    } catch (error) {
+      reporter.fault(error);
+    }
+  };
+  const decide = () => {
+    compression = compressionOf(Uint8Array.from(start));
+    if (compression !== 'none') decoder = new Decoder(createDecompressor(compression), walker, walk);
+    return Uint8Array.from(start);
+  };
+  const pass = (piece: Uint8Array): Promise<void> | undefined => {
+    if (decoder !== undefined) return decoder.give(piece);
+    walk(() => walker.give(piece));
+    return undefined;
+  };
+
+  return {
+    get metadata() {
+      return reporter.metadata;
+    },
+    give(piece) {
+      length += piece.byteLength;
+      if (compression !== undefined) return pass(piece);
+      const missing = MAGIC_LENGTH - start.length;
+      start = [...start, ...piece.subarray(0, missing)];
+      if (start.length < MAGIC_LENGTH) return undefined;
+      const waiting = pass(decide());
+      const rest = piece.subarray(missing);
+      return waiting === undefined ? pass(rest) : waiting.then(() => pass(rest));
+    },
+    async end() {
+      if (compression === undefined) await pass(decide());
+      if (decoder === undefined) walk(() => walker.end());
+      else {
+        const error = await decoder.end();
+        if (isDecoderError(error)) {
+          reporter.add('XVA_COMPRESSION', walker.offset, `whole ${compression} data`, error.message);
+        } else if (error !== undefined) throw compressionError(error, compression!);
+        else if (decoder.taken < length) {
+          const actual = `${length - decoder.taken} more bytes`;
+          reporter.add('XVA_TRAILING_DATA', walker.offset, `nothing behind the ${compression} data`, actual);
+        }
+      }
+      return reporter.report({ compression: compression!, length, plainLength: plainLengthOf(decoder, length) });
+    },
+  };
+}
+
+function plainLengthOf(decoder: Decoder | undefined, length: number): number {
+  return decoder === undefined ? length : decoder.plainLength;
+}
+
+/** A decompressor whose output is walked through while its input is given. */
+class Decoder {
+  plainLength = 0;
+  readonly #stream: Transform & { bytesWritten: number };
+  readonly #closed = Promise.withResolvers<void>();
+  #ended = false;
+  #error: unknown;
+
+  constructor(stream: Transform & { bytesWritten: number }, walker: XvaWalker, walk: (work: () => void) => void) {
+    this.#stream = stream;
+    stream.on('data', (piece: Uint8Array) => {
+      this.plainLength += piece.byteLength;
+      walk(() => walker.give(piece));
+    });
+    stream.on('end', () => {
+      this.#ended = true;
+      walk(() => walker.end());
+      this.#closed.resolve();
+    });
+    stream.on('error', (error) => {
+      this.#error = error;
+      this.#closed.resolve();
+    });
+  }
+
+  /** How many compressed bytes were used: less than were given where something follows the compressed data. */
+  get taken(): number {
+    return this.#stream.bytesWritten;
+  }
+
+  /** Resolves when the bytes are decompressed and what came of them was walked through. */
+  async give(piece: Uint8Array): Promise<void> {
+    if (this.#ended || this.#error !== undefined || piece.byteLength === 0) return;
+    const written = new Promise<void>((resolve) => this.#stream.write(piece, () => resolve()));
+    await Promise.race([written, this.#closed.promise]);
+  }
+
+  /** What went wrong, if anything. */
+  async end(): Promise<unknown> {
+    if (!this.#ended && this.#error === undefined) this.#stream.end();
+    await this.#closed.promise;
+    return this.#error;
+  }
 }
