@@ -15,6 +15,7 @@ import { createSession } from './session.ts';
 import { createTasks } from './tasks.ts';
 import { type HostTimeouts, resolveTimeouts } from './timeouts.ts';
 import { createTrust, type TlsTrust } from './trust.ts';
+import { exportVm, importVm } from './vm-transfers.ts';
 import { createXapiClient, type XapiClient } from './xapi-client.ts';
 import { SESSION_OVER } from './xapi-codes.ts';
 
@@ -123,6 +124,8 @@ export async function connectHost(options: ConnectHostOptions): Promise<Host> {
       listNetworks: () => listNetworks(records),
       enableNbd: (network) => enableNbd(session, records, network),
       disableNbd: (network) => disableNbd(session, records, network),
+      exportVm: (vm, options) => exportVm(context, vm, options),
+      importVm: (archive, options) => importVm(context, archive, options),
       exportDisk: (vdi, options) => exportDisk(context, vdi, options),
       importDisk: (vdi, stream, options) => importDisk(context, vdi, stream, options),
       exportMetadata: (vm, options) => exportMetadata(context, vm, options),

@@ -4,6 +4,7 @@ import { download } from './download.ts';
 import type { DiskExport, ExportDiskOptions, ImportDiskOptions, ImportMetadataOptions, ObjectId } from './host.ts';
 import type { TransferContext } from './transfer.ts';
 import { upload } from './upload.ts';
+import { vmReferences } from './vm-transfers.ts';
 import { parseTaskResult } from './xapi-client.ts';
 
 /** A metadata archive is one XML text, built in memory by the host; a VM with hundreds of snapshots has a few MiB. */
@@ -107,13 +108,7 @@ export async function importMetadata(
     { length: archive.byteLength, chunks: inOnePiece(archive) },
     { signal, mayLeaveRest: true },
   );
-  const refs = await parseTaskResult(result);
-  if (refs === '' || refs === undefined) return [];
-  const list = Array.isArray(refs) ? refs : [refs];
-  if (!list.every((ref) => typeof ref === 'string')) {
-    throw new BackupError('HOST_ANSWER_INVALID', 'import of VM metadata: expected references of VMs as the result');
-  }
-  return list as string[];
+  return vmReferences(await parseTaskResult(result), 'import of VM metadata');
 }
 
 async function* inOnePiece(bytes: Uint8Array): AsyncGenerator<Uint8Array, void> {

@@ -81,6 +81,34 @@ export interface ImportDiskOptions extends CallOptions {
   readonly onSent?: ((bytes: number) => void) | undefined;
 }
 
+export interface ExportVmOptions extends CallOptions {
+  /**
+   * Compressed by the host, slowly. A host before 8.1 does not know zstd and sends the archive plain: look at the bytes.
+   * @defaultValue `'none'`
+   */
+  readonly compression?: 'none' | 'gzip' | 'zstd' | undefined;
+  /**
+   * Asked when the connection has ended: how many bytes the whole archive has, if its reader has found out. Without it an
+   * archive that was cut is known as such only when the host gives its verdict.
+   */
+  readonly wholeLength?: (() => number | undefined) | undefined;
+}
+
+export interface ImportVmOptions extends CallOptions {
+  /** The storage for all disks. @defaultValue the pool's default storage */
+  readonly sr?: ObjectId | undefined;
+  /**
+   * Keep uuid and MACs. A halted VM of that uuid and an older version is replaced, its disks orphaned: only for a uuid
+   * that is proven to be absent.
+   * @defaultValue `false`
+   */
+  readonly restore?: boolean | undefined;
+  /** Go on where something is missing or wrong, checksums too. @defaultValue `false` */
+  readonly force?: boolean | undefined;
+  /** Called with the bytes sent so far. */
+  readonly onSent?: ((bytes: number) => void) | undefined;
+}
+
 export interface ImportMetadataOptions extends CallOptions {
   /** Keep uuids and MACs. @defaultValue `false` */
   readonly restore?: boolean | undefined;
@@ -133,6 +161,18 @@ export interface Host extends AsyncDisposable {
   enableNbd(network: ObjectId): Promise<void>;
   disableNbd(network: ObjectId): Promise<void>;
 
+  /**
+   * The VM as one archive (XVA) with the data of all disks. It must be halted or suspended, or a snapshot. That the chunks
+   * end proves that the host has sent all, not that all has arrived: `checkingXva` does.
+   */
+  exportVm(vm: ObjectId, options?: ExportVmOptions): Promise<DiskExport>;
+  /**
+   * Makes the VM of an archive, with its disks. The archive of a snapshot comes back as a template with the snapshot's name:
+   * see `rewriteXvaMetadata`. On a failure the host removes what it made.
+   *
+   * @returns references of the VMs made.
+   */
+  importVm(archive: SizedStream, options?: ImportVmOptions): Promise<string[]>;
   exportDisk(vdi: ObjectId, options?: ExportDiskOptions): Promise<DiskExport>;
   /** Sends a stream of exactly known length into an existing VDI and waits for the host's verdict. */
   importDisk(vdi: ObjectId, stream: SizedStream, options?: ImportDiskOptions): Promise<void>;

@@ -14,6 +14,10 @@ export interface FaultOptions {
   };
   /** Sends this many bytes more (zeros) or fewer than an export has, and reports success all the same. */
   'export-length': { readonly change: number; readonly path?: string };
+  /** Puts a wrong checksum behind a chunk of an XVA: the one with this number, or the next. */
+  'export-checksum': { readonly chunk?: number };
+  /** Sends a chunk of no bytes before the next one of an XVA, as a host does when nothing came for five seconds. */
+  'zero-length-chunk': Record<never, never>;
   /** Fails an import after this many body bytes were read. */
   'import-error': {
     readonly after: number;

@@ -8,8 +8,8 @@ import { type XvaReport, XvaReporter } from './xva-report.ts';
 import { createWalker, type XvaWalker } from './xva-walker.ts';
 
 /** How much of a file is read at once, and how many reads are under way: together the memory of a check, in bytes. */
-const PIECE = 2 * 1024 * 1024;
-const READS = 3;
+const PIECE = 1024 * 1024;
+const READS = 4;
 
 /**
  * Reads an archive, compressed or not, from its start to its end, and tells whether a host would take it: its
