@@ -33,6 +33,7 @@ export {
   type ErrorFacts,
   FormatError,
   type FormatErrorCode,
+  type HookReport,
   HostError,
   type Mismatch,
   type ProgressEvent,
@@ -104,6 +105,7 @@ export {
   type VdiRecord,
   type VifRecord,
   type VmDisk,
+  type VmGuestMetricsRecord,
   type VmRecord,
   type VtpmRecord,
   type XapiClient,
@@ -156,7 +158,12 @@ export {
   enableChangedBlockTracking,
   type FindLeftoversOptions,
   findLeftovers,
+  type HookCommand,
+  type HookContext,
   type Leftover,
+  type QuiesceMode,
+  type SnapshotHook,
+  type SnapshotHooks,
   type TrackingResult,
 } from './snapshot/index.ts';
 export {

@@ -97,6 +97,14 @@ export interface VmRecord extends Identified {
   readonly tags: readonly string[];
 }
 
+export interface VmGuestMetricsRecord extends Identified {
+  /** Are tools in the guest? Missing on old hosts, which fill in {@link PV_drivers_version} only. */
+  readonly PV_drivers_detected?: boolean;
+  readonly PV_drivers_version: StringMap;
+  /** What the tools say they can do, for example `feature-quiesce`. */
+  readonly other: StringMap;
+}
+
 export interface VbdRecord extends Identified {
   readonly VM: Ref;
   readonly VDI: Ref;
@@ -178,6 +186,7 @@ export interface RecordByClass {
   readonly network: NetworkRecord;
   readonly PIF: PifRecord;
   readonly VM: VmRecord;
+  readonly VM_guest_metrics: VmGuestMetricsRecord;
   readonly VBD: VbdRecord;
   readonly VDI: VdiRecord;
   readonly VIF: VifRecord;

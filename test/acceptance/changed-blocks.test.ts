@@ -6,6 +6,7 @@ import { backupVm } from '../../src/backup/index.ts';
 import { restoreVm } from '../../src/restore/index.ts';
 import { parseVmMetadata } from '../../src/store/index.ts';
 import { openVhd } from '../../src/vhd/index.ts';
+import { hookRows, quiesceRows } from './support/consistency.ts';
 import { KIB64, MIB, namesOf, snapshotsOn, startRoad, storedHashes } from './support/road.ts';
 import { group, row } from './support/row.ts';
 
@@ -112,8 +113,8 @@ group('Changed-block strategy (CBT)', () => {
     }
   });
 
-  row.todo('S17', 'quiesced snapshot with fallback');
-  row.todo('S18', 'command before and after the snapshot');
+  quiesceRows('S17', (road, options) => road.backup(options));
+  hookRows('S18', (road, options) => road.backup(options));
 
   row('S19', 'CBT is enabled during the full backup, on each disk where it was off', async ({ profile }) => {
     await using road = await startRoad(profile);
