@@ -7,6 +7,8 @@ export type {
   Host,
   ImportDiskOptions,
   ImportMetadataOptions,
+  NbdTarget,
+  NbdTrial,
   NetworkInfo,
   ObjectId,
   OpenNbdOptions,

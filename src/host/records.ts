@@ -87,6 +87,9 @@ export interface VmRecord extends Identified {
   readonly VIFs: readonly Ref[];
   /** Missing before XenServer 8. */
   readonly VTPMs?: readonly Ref[];
+  /** Missing before 7.3. */
+  readonly VUSBs?: readonly Ref[];
+  readonly resident_on: Ref;
   readonly suspend_VDI: Ref;
   readonly affinity: Ref;
   readonly guest_metrics: Ref;
