@@ -85,6 +85,8 @@ export {
   type HostTimeouts,
   type ImportDiskOptions,
   type ImportMetadataOptions,
+  type NbdTarget,
+  type NbdTrial,
   type NetworkInfo,
   type NetworkRecord,
   type ObjectId,
@@ -134,6 +136,15 @@ export {
   parseNbdUri,
   serveNbd,
 } from './nbd-protocol/index.ts';
+export {
+  type Finding,
+  type FindingId,
+  type Fix,
+  type PreflightOptions,
+  preflight,
+  type Severity,
+  type Subject,
+} from './preflight/index.ts';
 export {
   type PlanRestoreOptions,
   planRestore,

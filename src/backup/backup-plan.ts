@@ -47,6 +47,8 @@ export interface PlanConflict {
   readonly code: string;
   readonly subject: string;
   readonly message: string;
+  /** Of `CBT_UNAVAILABLE`: `version` or `licence`. */
+  readonly reason?: string | undefined;
 }
 
 /** Plain data: what a run would do, and why. It can be stored, shown, approved, and run later by another process. */

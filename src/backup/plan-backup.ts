@@ -109,7 +109,7 @@ export async function planBackup(host: Host, repository: Repository, options: Pl
     quiesce: options.quiesce ?? 'never',
     vtpm: options.vtpm ?? 'include',
     network: options.network,
-    conflicts: [...diskConflicts(disks, facts.excluded), ...(mode === 'incremental' ? unexpectedFulls(plans) : [])],
+    conflicts: [...diskConflicts(disks, facts.excluded), ...(mode === 'incremental' ? noIncrements(host, plans) : [])],
     decisions: plans.flatMap(decisionsOf),
   };
 }
@@ -212,6 +212,18 @@ function diskConflicts(disks: readonly VmDisk[], excluded: ReadonlyMap<string, s
     if (vdi.virtual_size % 512 !== 0) return [conflict('DISK_SIZE', 'has a size that is no multiple of 512 bytes')];
     return [];
   });
+}
+
+/** Why an incremental cannot be had: what the whole pool lacks first, then each disk. */
+function noIncrements({ facts }: Host, plans: readonly DiskPlan[]): PlanConflict[] {
+  const { cbtMissing: reason, poolUuid, productBrand, productVersion } = facts;
+  if (reason === undefined) return unexpectedFulls(plans);
+  const release = `${productBrand} ${productVersion}`;
+  const message =
+    reason === 'version'
+      ? `${release} has no changed block tracking: it came with XenServer 7.3`
+      : `the licence of this ${release} does not allow changed block tracking`;
+  return [{ code: 'CBT_UNAVAILABLE', subject: poolUuid, message, reason }, ...unexpectedFulls(plans)];
 }
 
 function unexpectedFulls(plans: readonly DiskPlan[]): PlanConflict[] {

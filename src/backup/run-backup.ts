@@ -142,8 +142,10 @@ async function checkPlan(
   }
   if (plan.conflicts.length > 0) {
     const messages = plan.conflicts.map(({ message }) => message).join('; ');
-    throw new BackupError('PLAN_CONFLICT', `the backup of ${plan.vm.name} has conflicts: ${messages}`, {
-      facts: { conflicts: plan.conflicts },
+    const missing = plan.conflicts.find(({ code }) => code === 'CBT_UNAVAILABLE');
+    const code = missing === undefined ? 'PLAN_CONFLICT' : 'CBT_UNAVAILABLE';
+    throw new BackupError(code, `the backup of ${plan.vm.name} has conflicts: ${messages}`, {
+      facts: { conflicts: plan.conflicts, reason: missing?.reason },
     });
   }
   const vm = await host.getVm(plan.vm.uuid);

@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect } from 'vitest';
 import { backupVm } from '../../src/backup/index.ts';
+import { preflight } from '../../src/preflight/index.ts';
 import { restoreVm } from '../../src/restore/index.ts';
 import { parseVmMetadata } from '../../src/store/index.ts';
 import { openVhd } from '../../src/vhd/index.ts';
@@ -48,7 +49,25 @@ group('Changed-block strategy (CBT)', () => {
     },
   );
 
-  row.todo('S13', 'a missing CBT licence is a finding and a typed error');
+  row(
+    'S13',
+    'a missing CBT licence is a finding, a typed error, or the full that the plan allows',
+    async ({ profile }) => {
+      await using road = await startRoad(profile, true, {}, { restrictions: ['restrict_cbt'] });
+      const findings = await preflight(road.host, { vms: ['web'] });
+      expect(findings).toContainEqual(
+        expect.objectContaining({ id: 'pool.licence', severity: 'error', evidence: { restrict_cbt: true } }),
+      );
+      await expect(road.backup({ mode: 'incremental' })).rejects.toMatchObject({
+        code: 'CBT_UNAVAILABLE',
+        facts: { reason: 'licence' },
+      });
+      const { manifest, point } = await road.backup();
+      expect(manifest.disks.map(({ mode }) => mode)).toEqual(['full', 'full']);
+      expect(await storedHashes(road, point)).toEqual(await road.hashes());
+      expect(namesOf(road.asked())).not.toContain('VDI.enable_cbt');
+    },
+  );
 
   row('S14', 'separate files for each disk plus metadata, drives can be excluded', async ({ profile }) => {
     await using road = await startRoad(profile);

@@ -8,7 +8,7 @@ import {
 import { hashDisk } from '../../../src/disk/index.ts';
 import type { LogEntry, NewVm } from '../../../src/simulator/index.ts';
 import type { PointId } from '../../../src/store/index.ts';
-import { type Pool, startPool } from '../../support/pool.ts';
+import { type Pool, type PoolOptions, startPool } from '../../support/pool.ts';
 import type { RowProfile } from './row.ts';
 
 export const MIB = 1024 * 1024;
@@ -26,8 +26,13 @@ export interface Road extends Pool {
   asked(): readonly LogEntry[];
 }
 
-export async function startRoad(profile: RowProfile, nbd = true, vmOptions: NewVm = {}): Promise<Road> {
-  const pool = await startPool({ profile, nbd, password: 'Never-In-A-File-4711' });
+export async function startRoad(
+  profile: RowProfile,
+  nbd = true,
+  vmOptions: NewVm = {},
+  poolOptions: PoolOptions = {},
+): Promise<Road> {
+  const pool = await startPool({ ...poolOptions, profile, nbd, password: 'Never-In-A-File-4711' });
   const vm = await pool.simulator.createVm({
     name: 'web',
     disks: [{ size: 16 * MIB }, { size: 32 * MIB }],
