@@ -27,7 +27,7 @@ export async function* checkVm({ host }: Context, { vm }: VmWithDisks): AsyncGen
   const metrics = await host.findRecord('VM_guest_metrics', vm.guest_metrics);
   const version = metrics?.PV_drivers_version ?? {};
   const tools = metrics?.PV_drivers_detected === true || Object.keys(version).length > 0;
-  const quiesce = metrics?.other['feature-quiesce'] === '1';
+  const quiesce = ['feature-quiesce', 'feature-snapshot'].some((feature) => metrics?.other[feature] === '1');
   const evidence = { tools, version, quiesce };
   if (tools) {
     const message = `${vm.name_label} has guest tools${quiesce ? ', which can quiesce where the host can' : ''}`;

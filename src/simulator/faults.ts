@@ -31,10 +31,11 @@ export interface FaultOptions {
   /** Sends a request elsewhere: 302 to `https://<address><path and query>`. */
   redirect: { readonly path: string; readonly address: string };
   /**
-   * Fails `VM.snapshot_with_quiesce` where the guest could do it; `halfMade` leaves a snapshot of the first disk behind.
+   * Fails `VM.snapshot_with_quiesce` where the guest could do it. `halfMade` says what its tools leave behind: the
+   * snapshot of the VM under their name, or loose snapshots of its disks.
    * @defaultValue `code`: `VM_SNAPSHOT_WITH_QUIESCE_FAILED`
    */
-  quiesce: { readonly code?: string; readonly halfMade?: boolean };
+  quiesce: { readonly code?: string; readonly params?: readonly string[]; readonly halfMade?: 'vm' | 'disks' };
   /** Closes NBD connections before the greeting. */
   'nbd-refuse': Record<never, never>;
   /** Names a port to a client that asks for the NBD server at which nothing listens, as behind a firewall that refuses. */

@@ -93,7 +93,7 @@ export const vmMethods: MethodTable = {
     async run(call, args) {
       const [vm, name] = [ref(call, 'VM', args, 0), text(args, 1)];
       if (call.world.profile.quiesce === 'removed') throw new XapiFailure('MESSAGE_REMOVED');
-      return withVmOperation(call, vm, 'snapshot', () => quiesceAndSnapshot(call, vm, name));
+      return withVmOperation(call, vm, 'snapshot_with_quiesce', () => quiesceAndSnapshot(call, vm, name));
     },
   },
   'VM.clone': {

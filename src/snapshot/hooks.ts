@@ -84,7 +84,6 @@ export async function betweenHooks<T>(
   let failure: { readonly error: unknown } | undefined;
   try {
     if (before !== undefined) await settle('before', before, settings);
-    settings.signal?.throwIfAborted();
     done = { value: await work() };
   } catch (error) {
     failure = { error };

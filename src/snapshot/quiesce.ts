@@ -38,6 +38,7 @@ const REASONS: Readonly<Record<string, string>> = {
   VM_SNAPSHOT_WITH_QUIESCE_PLUGIN_DEOS_NOT_RESPOND: 'the VSS service in the guest does not respond',
   VM_SNAPSHOT_WITH_QUIESCE_TIMEOUT: 'the guest did not get ready in time',
   VM_SNAPSHOT_WITH_QUIESCE_FAILED: 'it failed in the guest',
+  OPERATION_BLOCKED: 'somebody blocked it on the host',
   VM_BAD_POWER_STATE: 'the VM does not run any more',
 };
 
@@ -75,11 +76,13 @@ async function tryToQuiesce(host: Host, vm: VmRecord, settings: QuiesceSettings)
   const { name, signal } = settings;
   const reason = await whyNotAsked(host, vm);
   if (reason !== undefined) return { reason };
+  const before = await looseSnapshots(host, vm);
   try {
     return { ref: await host.callAsync<string>('VM.snapshot_with_quiesce', [vm.ref, name], { signal }) };
   } catch (error) {
     if (!(error instanceof HostError) || !isNoToQuiescing(error.xapiCode)) throw error;
     await removeHalfMade(host, vm, settings);
+    await tellOfLooseDisks(host, vm, new Set(before), settings);
     const said = [error.xapiCode, ...error.xapiParams.filter((param) => param !== '' && param !== vm.ref)].join(', ');
     return { reason: `${REASONS[error.xapiCode] ?? 'it failed in the guest'} (${said})`, cause: error };
   }
@@ -100,8 +103,8 @@ function isNoToQuiescing(code: string): boolean {
 }
 
 /**
- * A host that fails may leave the snapshot behind. It bears the run's name, so it is ours; it is marked before it is
- * removed, so that what cannot be removed now is found by a later run.
+ * A host that fails may leave behind what the guest's tools have made. It is marked before it is removed, so that what
+ * cannot be removed now is found by a later run.
  */
 async function removeHalfMade(host: Host, vm: VmRecord, { by, observer, signal }: QuiesceSettings): Promise<void> {
   for (const snapshot of await host.listRecords('VM')) {
@@ -114,4 +117,27 @@ async function removeHalfMade(host: Host, vm: VmRecord, { by, observer, signal }
       observer?.warn('SNAPSHOT_LEFT', `could not remove the half-made snapshot ${snapshot.uuid}: ${String(error)}`);
     }
   }
+}
+
+/**
+ * Where VSS froze only some of the disks, the tools snapshot these one by one, and the host then calls it a failure.
+ * Nothing proves that such disks are ours, so they are told and left alone.
+ */
+async function tellOfLooseDisks(
+  host: Host,
+  vm: VmRecord,
+  before: ReadonlySet<string>,
+  { observer }: QuiesceSettings,
+): Promise<void> {
+  const made = (await looseSnapshots(host, vm)).filter((uuid) => !before.has(uuid));
+  if (made.length === 0) return;
+  const message = `the failed quiescing may have left snapshots of disks: ${made.join(', ')}; look at them, and remove them`;
+  observer?.warn('SNAPSHOT_LEFT', message);
+}
+
+/** Snapshots of the VM's disks that hang on no VM, by uuid. */
+async function looseSnapshots(host: Host, vm: VmRecord): Promise<string[]> {
+  const disks = new Set((await host.listDisks(vm.ref)).map(({ vdi }) => vdi.ref));
+  const vdis = await host.listRecords('VDI');
+  return vdis.filter((vdi) => disks.has(vdi.snapshot_of) && vdi.VBDs.length === 0).map(({ uuid }) => uuid);
 }

@@ -46,7 +46,9 @@ describe('a command', () => {
     const { promise, reports } = between({ before: { run: node(script, dir.file('pid')) } }, async () => 'done');
     expect(await promise).toBe('done');
     expect(reports).toMatchObject([{ outcome: 'succeeded' }]);
-    process.kill(Number(await readFile(dir.file('pid'), 'utf8')), 'SIGKILL'); // it is there: it was not ours to end
+    const pid = Number(await readFile(dir.file('pid'), 'utf8'));
+    expect(exists(pid)).toBe(true); // it was not ours to end
+    process.kill(pid, 'SIGKILL');
   });
 
   test.skipIf(process.platform === 'win32').each([

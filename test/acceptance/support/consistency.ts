@@ -53,9 +53,9 @@ export function quiesceRows(id: RowId, backup: Backup): void {
     'failed, timed out, no answer, unsupported: a regular snapshot follows, and nothing half-made stays',
     async ({ profile }) => {
       await using road = await roadWith(profile, { guestTools: 'vss' });
-      for (const end of ['FAILED', 'TIMEOUT', 'PLUGIN_DEOS_NOT_RESPOND', 'NOT_SUPPORTED']) {
-        const code = `VM_SNAPSHOT_WITH_QUIESCE_${end}`;
-        road.simulator.fault('quiesce', { code, halfMade: true });
+      const ends = ['FAILED', 'TIMEOUT', 'PLUGIN_DEOS_NOT_RESPOND', 'NOT_SUPPORTED'];
+      for (const code of [...ends.map((end) => `VM_SNAPSHOT_WITH_QUIESCE_${end}`), 'XEN_VSS_REQ_ERROR_INIT_FAILED']) {
+        road.simulator.fault('quiesce', { code, halfMade: 'vm' });
         const { manifest, names } = await quiesceCalls(road, () => backup(road, { quiesce: 'prefer' }));
         expect(names).toEqual(['VM.snapshot_with_quiesce', 'VM.snapshot']);
         expect(manifest.consistency).toEqual({
