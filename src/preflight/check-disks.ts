@@ -5,7 +5,7 @@ import { type Finding, type FindingId, type Severity, subjectOf } from './findin
 /** Where a VHD ends, in bytes: 2040 GiB. */
 const MAX_VHD_SIZE = 2040 * 2 ** 30;
 
-/** The host refuses snapshots of longer chains (SR_BACKEND_FAILURE_109). Source: xapi-project/sm `MAX_CHAIN_SIZE`. */
+/** The host refuses to snapshot a disk at this depth (SR_BACKEND_FAILURE_109). Source: xapi-project/sm `MAX_CHAIN_SIZE`. */
 const MAX_CHAIN = 30;
 /** From here on the host's garbage collection does not keep up. */
 const LONG_CHAIN = 20;
@@ -59,7 +59,7 @@ function* checkDisk(disk: VmDisk, driver: SmRecord | undefined, ifUntracked: Sev
 function* checkChain({ vdi, sr }: VmDisk, vdis: readonly VdiRecord[]): Generator<Finding> {
   const depth = chainDepth(vdi, vdis);
   if (depth < LONG_CHAIN) return;
-  const full = depth >= MAX_CHAIN - 1;
+  const full = depth >= MAX_CHAIN;
   yield {
     id: 'disk.chain',
     severity: full ? 'error' : 'warning',

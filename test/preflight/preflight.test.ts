@@ -160,29 +160,49 @@ test('a certificate that expires soon', async () => {
 });
 
 describe('storage', () => {
-  test('thick: a snapshot needs the whole size again', async () => {
+  test('LVM: a snapshot may need the whole size again', async () => {
     await using pool = await startPool({ nbd: false });
     const { world, refs } = pool.simulator;
     const sr = world.addObject('SR', { name_label: 'iscsi', type: 'lvmoiscsi', physical_size: 100 * GIB });
     const pbd = world.addObject('PBD', { host: refs.host, SR: sr, currently_attached: true });
-    const vm = await pool.simulator.createVm({
-      disks: [
-        { size: 40 * GIB, sr },
-        { size: 20 * GIB, sr },
-      ],
-    });
-    const look = () => preflight(pool.host, { vms: [vm.uuid] });
-    world.updateObject('SR', sr, { physical_utilisation: 30 * GIB });
-    expect(only(await look(), 'sr.room')).toMatchObject({ severity: 'ok', evidence: { allocation: 'thick' } });
-    world.updateObject('SR', sr, { physical_utilisation: 41 * GIB });
-    const finding = only(await look(), 'sr.room');
-    expect(finding).toMatchObject({ severity: 'error', subject: { kind: 'sr' }, evidence: { free: 59 * GIB } });
-    world.updateObject('SR', sr, { sm_config: { allocation: 'thin' } });
-    expect(only(await look(), 'sr.room')).toMatchObject({ severity: 'ok', evidence: { allocation: 'thin' } });
-    world.updateObject('SR', sr, { physical_utilisation: 97 * GIB });
-    expect(only(await look(), 'sr.room')).toMatchObject({ severity: 'warning' });
+    const disks = [
+      { size: 40 * GIB, sr },
+      { size: 20 * GIB, sr },
+    ];
+    const [running, halted] = [
+      await pool.simulator.createVm({ disks }),
+      await pool.simulator.createVm({ disks, powerState: 'Halted' }),
+    ];
+    const look = async (vm: { uuid: string }, free: number, allocation = 'thick') => {
+      world.updateObject('SR', sr, { physical_utilisation: 100 * GIB - free, sm_config: { allocation } });
+      return only(await preflight(pool.host, { vms: [vm.uuid] }), 'sr.room').severity;
+    };
+    for (const vm of [running, halted]) {
+      expect(await look(vm, 61 * GIB)).toBe('ok');
+      expect(await look(vm, 60 * GIB)).toBe('warning'); // a VHD has tables, too
+      expect(await look(vm, 24 * MIB)).toBe('warning');
+      expect(await look(vm, 24 * MIB - 1)).toBe('error');
+    }
+    expect(await look(running, 60 * GIB, 'thin')).toBe('warning'); // attached disks are thick
+    expect(await look(halted, 24 * MIB, 'thin')).toBe('ok');
+    expect(await look(halted, 24 * MIB - 1, 'thin')).toBe('error');
     world.updateObject('PBD', pbd, { currently_attached: false });
-    expect(only(await look(), 'sr.detached')).toMatchObject({ severity: 'error' });
+    const findings = await preflight(pool.host, { vms: [running.uuid] });
+    expect(only(findings, 'sr.detached')).toMatchObject({ severity: 'error' });
+  });
+
+  test('files: what guests write needs room', async () => {
+    await using pool = await startPool({ nbd: false });
+    const { world, refs } = pool.simulator;
+    const vm = await twoDiskVm(pool);
+    const { physical_size } = world.getObject('SR', refs.defaultSr);
+    for (const [part, severity] of [
+      [0.94, 'ok'],
+      [0.96, 'warning'],
+    ] as const) {
+      world.updateObject('SR', refs.defaultSr, { physical_utilisation: Math.round(physical_size * part) });
+      expect(only(await preflight(pool.host, { vms: [vm.uuid] }), 'sr.room').severity).toBe(severity);
+    }
   });
 
   test('a long chain of nodes', async () => {
@@ -200,11 +220,11 @@ describe('storage', () => {
       });
       parent = world.getObject('VDI', node).uuid;
       world.updateObject('VDI', vdi, { sm_config: { 'vhd-parent': parent } });
-      if (![18, 19, 27, 28].includes(depth)) continue;
+      if (![18, 19, 28, 29].includes(depth)) continue;
       const findings = await preflight(pool.host, { vms: [vm.uuid] });
       depths.push(findings.find(({ id }) => id === 'disk.chain')?.severity);
     }
-    expect(depths).toEqual([undefined, 'warning', 'warning', 'error']); // 19, 20, 28 and 29 nodes
+    expect(depths).toEqual([undefined, 'warning', 'warning', 'error']); // 19, 20, 29 and 30 nodes
   });
 });
 
