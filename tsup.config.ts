@@ -10,6 +10,7 @@ export default defineConfig({
     disk: 'src/disk/index.ts',
     host: 'src/host/index.ts',
     nbd: 'src/nbd-protocol/index.ts',
+    preflight: 'src/preflight/index.ts',
     restore: 'src/restore/index.ts',
     simulator: 'src/simulator/index.ts',
     snapshot: 'src/snapshot/index.ts',

@@ -43,7 +43,7 @@ const rows = collectRows(report);
 
 for (const { row, profile, state, title } of rows) {
   if (options.json) console.log(JSON.stringify({ row, profile, state }));
-  else console.log(`${row.padEnd(4)} ${state.padEnd(5)} ${profile.padEnd(11)} ${title}`);
+  else console.log(`${row.padEnd(4)} ${state.padEnd(5)} ${profile.padEnd(21)} ${title}`);
 }
 if (!options.json) {
   const counts = WORST_FIRST.map((state) => `${rows.filter((row) => row.state === state).length} ${state}`);
@@ -82,11 +82,13 @@ function collectRows({ testResults }: VitestReport): Row[] {
   }
   if (profiles.size === 0) profiles.add('none');
   // A row whose file could not even be loaded is missing from the report: it fails.
-  return Array.from({ length: LAST_ROW + 1 }, (_, at) => `S${at}`).flatMap((row) =>
-    [...profiles].map(
-      (profile) => found.get(`${row} ${profile}`) ?? { row, profile, title: 'no test of this row ran', state: 'fail' },
-    ),
-  );
+  return Array.from({ length: LAST_ROW + 1 }, (_, at) => `S${at}`).flatMap((row) => rowOn(row, [...profiles], found));
+}
+
+/** A row on the profiles that it is judged on: some are judged on more than others. */
+function rowOn(row: string, profiles: readonly string[], found: ReadonlyMap<string, Row>): Row[] {
+  const rows = profiles.flatMap((profile) => found.get(`${row} ${profile}`) ?? []);
+  return rows.length > 0 ? rows : [{ row, profile: profiles[0]!, title: 'no test of this row ran', state: 'fail' }];
 }
 
 function stateOf(status: string, title: string): State {

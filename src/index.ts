@@ -33,6 +33,7 @@ export {
   type ErrorFacts,
   FormatError,
   type FormatErrorCode,
+  type HookReport,
   HostError,
   type Mismatch,
   type ProgressEvent,
@@ -86,6 +87,8 @@ export {
   type ImportDiskOptions,
   type ImportMetadataOptions,
   type ImportVmOptions,
+  type NbdTarget,
+  type NbdTrial,
   type NetworkInfo,
   type NetworkRecord,
   type ObjectId,
@@ -106,6 +109,7 @@ export {
   type VdiRecord,
   type VifRecord,
   type VmDisk,
+  type VmGuestMetricsRecord,
   type VmRecord,
   type VtpmRecord,
   type XapiClient,
@@ -135,6 +139,15 @@ export {
   serveNbd,
 } from './nbd-protocol/index.ts';
 export {
+  type Finding,
+  type FindingId,
+  type Fix,
+  type PreflightOptions,
+  preflight,
+  type Severity,
+  type Subject,
+} from './preflight/index.ts';
+export {
   type PlanRestoreOptions,
   planRestore,
   type RestoreConflict,
@@ -158,7 +171,12 @@ export {
   enableChangedBlockTracking,
   type FindLeftoversOptions,
   findLeftovers,
+  type HookCommand,
+  type HookContext,
   type Leftover,
+  type QuiesceMode,
+  type SnapshotHook,
+  type SnapshotHooks,
   type TrackingResult,
 } from './snapshot/index.ts';
 export {

@@ -1,4 +1,5 @@
 import type { Decision } from '../core/index.ts';
+import type { QuiesceMode } from '../snapshot/index.ts';
 
 /** How many bytes a step will move. */
 export interface ByteEstimate {
@@ -46,6 +47,8 @@ export interface PlanConflict {
   readonly code: string;
   readonly subject: string;
   readonly message: string;
+  /** Of `CBT_UNAVAILABLE`: `version` or `licence`. */
+  readonly reason?: string | undefined;
 }
 
 /** Plain data: what a run would do, and why. It can be stored, shown, approved, and run later by another process. */
@@ -64,6 +67,8 @@ export interface BackupPlan {
   readonly expectedBytes: ByteEstimate;
   /** Stays this run's snapshot on the host, as the base of the next incremental? */
   readonly keepForIncremental: boolean;
+  /** Is the guest asked to get ready for the snapshot? */
+  readonly quiesce: QuiesceMode;
   /** What happens when a planned delta turns out to be impossible. */
   readonly onFallback: 'full' | 'fail';
   /** Unchanged runs of at most so many bytes between changes are read with them. */

@@ -8,7 +8,7 @@ export interface DiskFacts {
   readonly disks: readonly VmDisk[];
   /** Uuid of an excluded disk to the reason. */
   readonly excluded: ReadonlyMap<string, string>;
-  readonly pool: Pick<PoolFacts, 'cbtLicensed'>;
+  readonly pool: Pick<PoolFacts, 'cbtLicensed' | 'cbtMissing'>;
   /** The point that deltas may build on, or why there is none. */
   readonly base: { readonly manifest: Manifest } | { readonly missing: string };
   /** The base's snapshot of each disk, by the disk's uuid; `undefined` where the host has it no more. */
@@ -93,6 +93,7 @@ function layerRefusal(layer: ManifestDisk, vdi: VdiRecord): string | undefined {
 }
 
 function trackingRefusal(vdi: VdiRecord, { pool, nbdMissing }: DiskFacts): string | undefined {
+  if (pool.cbtMissing === 'version') return 'changed block tracking needs XenServer 7.3 or XCP-ng';
   if (!pool.cbtLicensed) return 'changed block tracking is not licensed on this pool';
   if (vdi.cbt_enabled !== true) return 'changed block tracking is off';
   return nbdMissing;

@@ -1,6 +1,6 @@
 import { BackupError, type CallOptions, type Clock, type Decision, systemClock } from '../core/index.ts';
 import type { Host, VdiRecord, VmDisk } from '../host/index.ts';
-import { assertCanSnapshot } from '../snapshot/index.ts';
+import { assertCanSnapshot, type QuiesceMode } from '../snapshot/index.ts';
 import type { Manifest, PointId, Repository } from '../store/index.ts';
 import type { BackupPlan, ByteEstimate, DiskPlan, PlanConflict } from './backup-plan.ts';
 import { type DiskFacts, decideDisks } from './decide-disks.ts';
@@ -45,6 +45,12 @@ export interface PlanBackupOptions extends CallOptions {
    * @defaultValue `0`
    */
   readonly mergeGap?: number | undefined;
+  /**
+   * Is the host asked for a quiesced snapshot, where the guest has tools? `prefer` falls back to a crash-consistent one,
+   * and the point says so; `require` fails instead. Hosts from release 8.1 on have none: use `hooks` there.
+   * @defaultValue `'never'`
+   */
+  readonly quiesce?: QuiesceMode | undefined;
   /**
    * `omit` leaves the contents of virtual TPMs and the UEFI variables out of the backup.
    * @defaultValue `'include'`
@@ -100,9 +106,10 @@ export async function planBackup(host: Host, repository: Repository, options: Pl
     keepForIncremental: keepForIncremental && !fullOnly,
     onFallback: options.onFallback ?? 'full',
     mergeGap: options.mergeGap ?? 0,
+    quiesce: options.quiesce ?? 'never',
     vtpm: options.vtpm ?? 'include',
     network: options.network,
-    conflicts: [...diskConflicts(disks, facts.excluded), ...(mode === 'incremental' ? unexpectedFulls(plans) : [])],
+    conflicts: [...diskConflicts(disks, facts.excluded), ...(mode === 'incremental' ? noIncrements(host, plans) : [])],
     decisions: plans.flatMap(decisionsOf),
   };
 }
@@ -205,6 +212,18 @@ function diskConflicts(disks: readonly VmDisk[], excluded: ReadonlyMap<string, s
     if (vdi.virtual_size % 512 !== 0) return [conflict('DISK_SIZE', 'has a size that is no multiple of 512 bytes')];
     return [];
   });
+}
+
+/** Why an incremental cannot be had: what the whole pool lacks first, then each disk. */
+function noIncrements({ facts }: Host, plans: readonly DiskPlan[]): PlanConflict[] {
+  const { cbtMissing: reason, poolUuid, productBrand, productVersion } = facts;
+  if (reason === undefined) return unexpectedFulls(plans);
+  const release = `${productBrand} ${productVersion}`;
+  const message =
+    reason === 'version'
+      ? `${release} has no changed block tracking: it came with XenServer 7.3`
+      : `the licence of this ${release} does not allow changed block tracking`;
+  return [{ code: 'CBT_UNAVAILABLE', subject: poolUuid, message, reason }, ...unexpectedFulls(plans)];
 }
 
 function unexpectedFulls(plans: readonly DiskPlan[]): PlanConflict[] {

@@ -10,7 +10,14 @@ import {
   systemClock,
 } from '../core/index.ts';
 import type { Host, VmRecord } from '../host/index.ts';
-import { assertCanSnapshot, keepSnapshot, makeSnapshot, type Snapshot, startRun } from '../snapshot/index.ts';
+import {
+  assertCanSnapshot,
+  keepSnapshot,
+  makeSnapshot,
+  type Snapshot,
+  type SnapshotHooks,
+  startRun,
+} from '../snapshot/index.ts';
 import type { Manifest, ManifestDisk, PointId, PointWriter, Repository } from '../store/index.ts';
 import type { BackupPlan } from './backup-plan.ts';
 import { type CollectedMetadata, collectMetadata } from './collect-metadata.ts';
@@ -23,6 +30,8 @@ import { type DiskJob, type StoredLayer, transferDisk } from './transfer-disk.ts
 export interface RunBackupOptions extends CallOptions, ProgressOptions {
   /** The uuid of the VM that runs this program: it cannot back up itself. */
   readonly selfUuid?: string | undefined;
+  /** Functions or local commands to run right before and after the snapshot call. @defaultValue none */
+  readonly hooks?: SnapshotHooks | undefined;
   /**
    * How long clean-up may take after a failure or an abort, in milliseconds.
    * @defaultValue `120000`
@@ -66,11 +75,13 @@ export async function runBackup(
     await tidyUp(host, repository, vm, plan.strategy, recorder, options);
     await turnOnTracking(host, plan, recorder, options);
     recorder.stage('snapshot');
-    const takenAt = new Date(clock.now());
     const excludeVdis = plan.disks.filter(({ mode }) => mode === 'excluded').map(({ vdiUuid }) => vdiUuid);
-    const { selfUuid } = options;
-    const taking = { runId: recorder.runId, runner: run.runner, now: clock.now(), excludeVdis, selfUuid, signal };
-    const snapshot = await makeSnapshot(host, vm, taking);
+    const { selfUuid, hooks } = options;
+    const { runId } = recorder;
+    const taking = { runId, runner: run.runner, now: clock.now(), excludeVdis, selfUuid, signal };
+    const ways = { quiesce: plan.quiesce, hooks, observer: recorder, clock };
+    const snapshot = await makeSnapshot(host, vm, { ...taking, ...ways });
+    const takenAt = new Date(snapshot.takenAt);
     const base = plan.basePoint === undefined ? undefined : await repository.latest(uuid, plan.strategy, { signal });
     const jobs = await prepareDisks(host, plan, snapshot, base, recorder, { signal });
     const type = jobs.some((job) => job.delta !== undefined) ? 'incr' : 'full';
@@ -90,7 +101,7 @@ export async function runBackup(
         base: type === 'incr' ? plan.basePoint : undefined,
         vm: { uuid, name: vm.name_label, powerState: vm.power_state },
         host: poolOf(host),
-        consistency: { requested: 'crash-consistent', achieved: 'crash-consistent' },
+        consistency: snapshot.consistency,
         snapshot: { uuid: snapshot.uuid, kept },
         disks: plan.disks.map((disk) => transferred.get(disk.vdiUuid) ?? manifestDisk(disk)),
         decisions: recorder.decisions,
@@ -131,8 +142,10 @@ async function checkPlan(
   }
   if (plan.conflicts.length > 0) {
     const messages = plan.conflicts.map(({ message }) => message).join('; ');
-    throw new BackupError('PLAN_CONFLICT', `the backup of ${plan.vm.name} has conflicts: ${messages}`, {
-      facts: { conflicts: plan.conflicts },
+    const missing = plan.conflicts.find(({ code }) => code === 'CBT_UNAVAILABLE');
+    const code = missing === undefined ? 'PLAN_CONFLICT' : 'CBT_UNAVAILABLE';
+    throw new BackupError(code, `the backup of ${plan.vm.name} has conflicts: ${messages}`, {
+      facts: { conflicts: plan.conflicts, reason: missing?.reason },
     });
   }
   const vm = await host.getVm(plan.vm.uuid);

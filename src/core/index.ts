@@ -16,6 +16,7 @@ export { redact } from './redact.ts';
 export {
   type Decision,
   type DiskReport,
+  type HookReport,
   type ReceiptItem,
   RunError,
   type RunReport,

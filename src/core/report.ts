@@ -47,6 +47,20 @@ export interface DiskReport {
   readonly durationMs: number;
 }
 
+/** How a hook of the user's ended, before or after the snapshot. */
+export interface HookReport {
+  readonly hook: 'before' | 'after';
+  readonly outcome: 'succeeded' | 'failed' | 'timed-out' | 'aborted';
+  /** In milliseconds. */
+  readonly durationMs: number;
+  /** Of a command that ended by itself. */
+  readonly exitCode?: number | undefined;
+  /** The last of what a command printed, without secrets that we know by their form. */
+  readonly output?: string | undefined;
+  /** Why it did not succeed. */
+  readonly error?: string | undefined;
+}
+
 /** What a run did, as plain JSON: the same from success and failure. */
 export interface RunReport {
   readonly run: RunKind;
@@ -61,6 +75,8 @@ export interface RunReport {
   readonly finishedAt: string;
   readonly stages: readonly StageReport[];
   readonly disks: readonly DiskReport[];
+  /** The user's hooks that ran, in their order. */
+  readonly hooks: readonly HookReport[];
   readonly decisions: readonly Decision[];
   readonly warnings: readonly Warning[];
   readonly receipt: readonly ReceiptItem[];

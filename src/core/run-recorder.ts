@@ -2,7 +2,15 @@ import { randomBytes } from 'node:crypto';
 import type { Clock } from './clock.ts';
 import { BackupError } from './errors.ts';
 import type { ProgressEvent, ProgressListener, RunKind } from './progress.ts';
-import { type Decision, type DiskReport, type ReceiptItem, RunError, type RunReport, type Warning } from './report.ts';
+import {
+  type Decision,
+  type DiskReport,
+  type HookReport,
+  type ReceiptItem,
+  RunError,
+  type RunReport,
+  type Warning,
+} from './report.ts';
 
 export interface RunRecorderOptions {
   readonly run: RunKind;
@@ -18,6 +26,7 @@ export class RunRecorder {
   readonly warnings: Warning[] = [];
   readonly receipt: ReceiptItem[] = [];
   readonly disks: DiskReport[] = [];
+  readonly hooks: HookReport[] = [];
   point: string | undefined;
   readonly #options: RunRecorderOptions;
   readonly #startedAt: number;
@@ -43,6 +52,14 @@ export class RunRecorder {
 
   decide(decision: Decision): void {
     this.decisions.push(decision);
+  }
+
+  /** A hook has ended: report, ledger, and a warning where it did not succeed. */
+  hookEnded(report: HookReport): void {
+    const { hook, outcome, error } = report;
+    this.hooks.push(report);
+    this.decide({ subject: 'vm', topic: `hook-${hook}`, choice: outcome, reason: error ?? 'as asked for' });
+    if (outcome !== 'succeeded') this.warn('HOOK_FAILED', `the hook ${hook} the snapshot ${outcome}: ${error}`);
   }
 
   /** Another way than planned: ledger, progress. */
@@ -72,6 +89,7 @@ export class RunRecorder {
         durationMs: (this.#stages[index + 1]?.startedAt ?? now) - startedAt,
       })),
       disks: this.disks,
+      hooks: this.hooks,
       decisions: this.decisions,
       warnings: this.warnings,
       receipt: this.receipt,

@@ -7,7 +7,7 @@ import { toBackupError } from './host-errors.ts';
 import { getVm, listDisks, listVms, readFacts } from './inventory.ts';
 import { type HostLimits, hostGates } from './limits.ts';
 import { disableNbd, enableNbd, listNetworks } from './networks.ts';
-import { type NbdContext, openNbd } from './open-nbd.ts';
+import { type NbdContext, openNbd, tryNbd } from './open-nbd.ts';
 import { createRecordReader } from './record-reader.ts';
 import type { XapiTarget } from './replacements/transports.ts';
 import { createRpc, parseTarget } from './rpc.ts';
@@ -131,6 +131,7 @@ export async function connectHost(options: ConnectHostOptions): Promise<Host> {
       exportMetadata: (vm, options) => exportMetadata(context, vm, options),
       importMetadata: (archive, options) => importMetadata(context, archive, options),
       openNbd: (vdi, options) => openNbd(context, vdi, options),
+      tryNbd: (target, options) => tryNbd(context, target, options),
       async listChangedBlocks(from, to, callOptions) {
         const [older, newer] = await Promise.all([records.ref('VDI', from), records.get('VDI', to)]);
         const bitmap = await tasks.run<unknown>('VDI.list_changed_blocks', [older, newer.ref], callOptions);

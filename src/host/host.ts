@@ -27,6 +27,8 @@ export interface PoolFacts {
   readonly xapiVersion?: string | undefined;
   /** Does the licence allow changed block tracking? A host that does not say is taken to forbid it. */
   readonly cbtLicensed: boolean;
+  /** Why changed block tracking cannot be had: the release is older than XenServer 7.3, or the licence lacks it. */
+  readonly cbtMissing?: 'version' | 'licence' | undefined;
 }
 
 /** A disk of a VM: how it is attached, what it is, where it lies. */
@@ -127,6 +129,23 @@ export interface OpenNbdOptions extends CallOptions {
   readonly insecure?: boolean | undefined;
 }
 
+/** One NBD server of a pool, to be tried. */
+export interface NbdTarget {
+  /** The host that has the address. */
+  readonly host: ObjectId;
+  readonly address: string;
+  /** A disk on storage that this host sees: it tells port and certificate. @defaultValue NBD's own port, 10809 */
+  readonly vdi?: ObjectId | undefined;
+  /** Open the disk, which no running VM may write to, and read its first block. @defaultValue `false` */
+  readonly read?: boolean | undefined;
+}
+
+/** What a trial has proven: TLS with the host's own certificate, and a read where `bytesRead` is not 0. */
+export interface NbdTrial {
+  readonly port: number;
+  readonly bytesRead: number;
+}
+
 /** One pool, through one session. Everything above works through this port; {@link connectHost} makes it. */
 export interface Host extends AsyncDisposable {
   /** Where it is, without credentials, for messages. */
@@ -182,6 +201,11 @@ export interface Host extends AsyncDisposable {
   importMetadata(archive: Uint8Array, options?: ImportMetadataOptions): Promise<string[]>;
   /** Opens a disk that no running VM writes to (a snapshot) for reading over NBD. */
   openNbd(vdi: ObjectId, options?: OpenNbdOptions): Promise<Disk>;
+  /**
+   * Tries whether one NBD server of the pool serves us over TLS: without a retry, so that a person sees what is.
+   * Rejects with `NBD_UNAVAILABLE`, or an `NbdError` that names the stage.
+   */
+  tryNbd(target: NbdTarget, options?: CallOptions): Promise<NbdTrial>;
   /** As `VDI.list_changed_blocks`, with the size of the newer disk: the port that `queryChangedBlocks` asks for. */
   listChangedBlocks(
     fromVdi: ObjectId,

@@ -9,6 +9,8 @@ export type {
   ImportDiskOptions,
   ImportMetadataOptions,
   ImportVmOptions,
+  NbdTarget,
+  NbdTrial,
   NetworkInfo,
   ObjectId,
   OpenNbdOptions,

@@ -4,6 +4,9 @@ import { isUuid } from './networks.ts';
 import { isRef, isSet, type RecordReader } from './record-reader.ts';
 import type { VmRecord } from './records.ts';
 
+/** API 2.8 is XenServer 7.3. Source: xapi-project/xen-api `ocaml/idl/datamodel_types.ml`. */
+const FIRST_CBT_API_MINOR = 8;
+
 /** What the pool says about itself. */
 export async function readFacts(records: RecordReader): Promise<PoolFacts> {
   const [pool] = await records.list('pool');
@@ -11,6 +14,8 @@ export async function readFacts(records: RecordReader): Promise<PoolFacts> {
   const coordinator = await records.get('host', pool.master);
   const { software_version: version, license_params: licence } = coordinator;
   const restrictions = pool.restrictions ?? licence ?? {};
+  const isOld = coordinator.API_version_major === 2 && coordinator.API_version_minor < FIRST_CBT_API_MINOR;
+  const cbtLicensed = restrictions['restrict_cbt'] === 'false';
   const xapi = version['xapi_build'] ?? version['xapi'];
   return {
     poolUuid: pool.uuid,
@@ -19,7 +24,8 @@ export async function readFacts(records: RecordReader): Promise<PoolFacts> {
     productVersion: version['product_version'] ?? 'unknown',
     apiVersion: `${coordinator.API_version_major}.${coordinator.API_version_minor}`,
     ...(xapi === undefined ? {} : { xapiVersion: xapi }),
-    cbtLicensed: restrictions['restrict_cbt'] === 'false',
+    cbtLicensed,
+    ...(isOld ? { cbtMissing: 'version' } : cbtLicensed ? {} : { cbtMissing: 'licence' }),
   };
 }
 

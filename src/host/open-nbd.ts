@@ -1,7 +1,7 @@
 import { abortable, anySignal, BackupError, type CallOptions, createLog, HostError, retry } from '../core/index.ts';
 import type { Disk } from '../disk/index.ts';
-import { connectNbd, type NbdDisk, NbdError } from '../nbd-protocol/index.ts';
-import type { ObjectId, OpenNbdOptions } from './host.ts';
+import { connectNbd, listNbdExports, type NbdDisk, NbdError } from '../nbd-protocol/index.ts';
+import type { NbdTarget, NbdTrial, ObjectId, OpenNbdOptions } from './host.ts';
 import { type HostLimits, hostGates } from './limits.ts';
 import { findNetwork, listNetworks } from './networks.ts';
 import type { Ref, VdiRecord } from './records.ts';
@@ -122,6 +122,65 @@ export async function openNbd(context: NbdContext, id: ObjectId, options: OpenNb
     close,
     [Symbol.asyncDispose]: close,
   };
+}
+
+/** NBD's own port (IANA), where the host does not tell. */
+const NBD_PORT = 10809;
+
+/** What a trial reads, in bytes. */
+const FIRST_BLOCK = 65_536;
+
+/** Tries one NBD server: see `Host.tryNbd`. */
+export async function tryNbd(context: NbdContext, target: NbdTarget, options: CallOptions = {}): Promise<NbdTrial> {
+  const { session, records, closing, clock, limits, diskUse } = context;
+  const signal = anySignal(options.signal, closing);
+  signal?.throwIfAborted();
+  const { address } = target;
+  const vdi = target.vdi === undefined ? undefined : await records.get('VDI', target.vdi);
+  const { port, exportname, cert } = vdi === undefined ? await standardWay() : await wayTo(vdi);
+  const gates = hostGates(address, limits);
+  const nbd = {
+    profile: 'xenserver' as const,
+    host: address,
+    port,
+    connections: 1,
+    reconnect: { tries: 1 },
+    clock,
+    tls: { certificate: cert },
+    acquireSlot: (waiting?: AbortSignal) => gates.nbdConnections.enter({ signal: waiting }),
+    awaitTurn: (waiting?: AbortSignal) => gates.nbdOpening.enter({ signal: waiting }),
+    signal,
+  };
+  if (vdi === undefined || target.read !== true) {
+    await listNbdExports(nbd).catch((error: unknown) => {
+      // A XenServer lists nothing, and says so inside TLS: more is not to be had without a disk.
+      if (!(error instanceof NbdError) || error.code !== 'NBD_REFUSED') throw error;
+    });
+    return { port, bytesRead: 0 };
+  }
+  const letGo = diskUse.begin(vdi.ref);
+  try {
+    await using disk = await connectNbd({ ...nbd, exportName: exportname });
+    const block = new Uint8Array(Math.min(FIRST_BLOCK, disk.size));
+    await disk.readInto(block, 0, { signal });
+    return { port, bytesRead: block.byteLength };
+  } finally {
+    await letGo();
+  }
+
+  async function standardWay(): Promise<Pick<NbdInfo, 'port' | 'exportname' | 'cert'>> {
+    const cert = await session.call<string>('host.get_server_certificate', await records.ref('host', target.host));
+    return { port: NBD_PORT, exportname: '', cert };
+  }
+
+  async function wayTo({ ref, uuid }: VdiRecord): Promise<NbdInfo> {
+    const unavailable = (reason: string) =>
+      new BackupError('NBD_UNAVAILABLE', `${session.label}: disk ${uuid} cannot be read at ${address}: ${reason}`);
+    const ways = await askForWays(context, ref, unavailable);
+    const way = ways.find((one) => one.address === address && isWellFormed(one));
+    if (way === undefined) throw unavailable('the pool does not offer it there');
+    return way;
+  }
 }
 
 /** An end before the greeting means that the host's connections are taken, or its firewall is slow: wait. */

@@ -87,6 +87,9 @@ export interface VmRecord extends Identified {
   readonly VIFs: readonly Ref[];
   /** Missing before XenServer 8. */
   readonly VTPMs?: readonly Ref[];
+  /** Missing before 7.3. */
+  readonly VUSBs?: readonly Ref[];
+  readonly resident_on: Ref;
   readonly suspend_VDI: Ref;
   readonly affinity: Ref;
   readonly guest_metrics: Ref;
@@ -95,6 +98,14 @@ export interface VmRecord extends Identified {
   readonly current_operations: StringMap;
   readonly platform: StringMap;
   readonly tags: readonly string[];
+}
+
+export interface VmGuestMetricsRecord extends Identified {
+  /** Are tools in the guest? Missing on old hosts, which fill in {@link PV_drivers_version} only. */
+  readonly PV_drivers_detected?: boolean;
+  readonly PV_drivers_version: StringMap;
+  /** What the tools say they can do, for example `feature-quiesce`. */
+  readonly other: StringMap;
 }
 
 export interface VbdRecord extends Identified {
@@ -178,6 +189,7 @@ export interface RecordByClass {
   readonly network: NetworkRecord;
   readonly PIF: PifRecord;
   readonly VM: VmRecord;
+  readonly VM_guest_metrics: VmGuestMetricsRecord;
   readonly VBD: VbdRecord;
   readonly VDI: VdiRecord;
   readonly VIF: VifRecord;

@@ -7,7 +7,7 @@ import type { Simulation } from './simulation.ts';
 import { GIB } from './sizes.ts';
 import { enter, suspendVm } from './vm-power.ts';
 import { addVm } from './vms.ts';
-import { NULL_REF } from './world.ts';
+import { type GuestTools, NULL_REF } from './world.ts';
 
 /** One disk of a new machine. */
 export interface NewDisk {
@@ -45,6 +45,11 @@ export interface NewVm {
   readonly vifs?: readonly NewVif[] | undefined;
   /** A CD drive: `'empty'`, or with an ISO in it. */
   readonly cd?: 'empty' | 'iso' | undefined;
+  /**
+   * What is installed in the guest: `vss` can get it ready for a quiesced snapshot.
+   * @defaultValue `'basic'`
+   */
+  readonly guestTools?: GuestTools | undefined;
   /** With a virtual TPM whose state (base64) is this. */
   readonly vtpm?: string | undefined;
   /** @defaultValue `'Running'` */
@@ -77,6 +82,7 @@ export async function createVm(simulation: Simulation, images: ImageStore, optio
   const { world, refs } = simulation;
   const { name = `vm-${randomUUID().slice(0, 8)}`, powerState = 'Running' } = options;
   const ref = addVm(simulation, { ...usualRecord(name), ...options.record });
+  if (options.guestTools !== undefined) world.guestTools.set(ref, options.guestTools);
   const disks: MadeDisk[] = [];
   for (const disk of options.disks ?? []) disks.push(await addDisk(simulation, images, ref, disk, disks));
   if (options.cd !== undefined) await addCd(simulation, ref, options.cd);

@@ -34,8 +34,16 @@ export interface FaultOptions {
   'drop-connection': { readonly method?: string; readonly path?: string; readonly when?: 'before' | 'after' };
   /** Sends a request elsewhere: 302 to `https://<address><path and query>`. */
   redirect: { readonly path: string; readonly address: string };
+  /**
+   * Fails `VM.snapshot_with_quiesce` where the guest could do it. `halfMade` says what its tools leave behind: the
+   * snapshot of the VM under their name, or loose snapshots of its disks.
+   * @defaultValue `code`: `VM_SNAPSHOT_WITH_QUIESCE_FAILED`
+   */
+  quiesce: { readonly code?: string; readonly params?: readonly string[]; readonly halfMade?: 'vm' | 'disks' };
   /** Closes NBD connections before the greeting. */
   'nbd-refuse': Record<never, never>;
+  /** Names a port to a client that asks for the NBD server at which nothing listens, as behind a firewall that refuses. */
+  'nbd-closed': Record<never, never>;
   /** Cuts an NBD connection after this many bytes were read over it. */
   'nbd-cut': { readonly after: number };
   /**

@@ -30,6 +30,9 @@ const RESTRICTION_KEYS = [
   'restrict_vm_groups',
 ] as const;
 
+/** A feature that an edition may lack, as the host spells it: `restrict_cbt`, `restrict_vtpm` … */
+export type Restriction = (typeof RESTRICTION_KEYS)[number];
+
 /** `pool.restrictions`, and the same in `host.license_params`. */
 export function poolRestrictions({ restrictions, changedBlockTracking, vtpm }: Profile): Record<string, string> {
   const known = RESTRICTION_KEYS.filter(

@@ -1,7 +1,10 @@
 export type { MadeDisk, MadeVm, NewDisk, NewVif, NewVm } from './create-vm.ts';
 export type { FaultName, FaultOptions, FaultTimes } from './faults.ts';
+export type { Restriction } from './host-facts.ts';
+export type { NetworkPurpose } from './network-purpose.ts';
+export type { NewNetwork } from './pool-setup.ts';
 export type { ProfileName } from './profiles.ts';
 export type { LogEntry, RequestLog } from './request-log.ts';
 export type { PoolRefs, Timing } from './simulation.ts';
 export { type Simulator, type SimulatorOptions, startSimulator } from './simulator.ts';
-export type { World } from './world.ts';
+export type { GuestTools, World } from './world.ts';

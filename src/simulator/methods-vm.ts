@@ -2,6 +2,7 @@ import { constructorFields } from './constructors.ts';
 import { type Call, type Method, type MethodTable, number, ref, text, textMap, texts } from './method.ts';
 import { assertNotBlocked, assertPowerState, withVmOperation } from './vm-operations.ts';
 import { assertMemoryOrder, enter, haltVm, startVm, suspendVm } from './vm-power.ts';
+import { quiesceAndSnapshot } from './vm-quiesce.ts';
 import { revertVm } from './vm-revert.ts';
 import { cloneVm, snapshotVm } from './vm-snapshot.ts';
 import { addVm, destroyVm } from './vms.ts';
@@ -92,12 +93,7 @@ export const vmMethods: MethodTable = {
     async run(call, args) {
       const [vm, name] = [ref(call, 'VM', args, 0), text(args, 1)];
       if (call.world.profile.quiesce === 'removed') throw new XapiFailure('MESSAGE_REMOVED');
-      assertPowerState(call, vm, 'Running');
-      const { guest_metrics } = call.world.getObject('VM', vm);
-      if (call.world.findObject('VM_guest_metrics', guest_metrics)?.other['feature-quiesce'] !== '1') {
-        throw new XapiFailure('VM_SNAPSHOT_WITH_QUIESCE_NOT_SUPPORTED', [vm]);
-      }
-      return withVmOperation(call, vm, 'snapshot', () => snapshotVm(call, vm, name, [], call.signal));
+      return withVmOperation(call, vm, 'snapshot_with_quiesce', () => quiesceAndSnapshot(call, vm, name));
     },
   },
   'VM.clone': {

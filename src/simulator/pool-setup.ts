@@ -1,11 +1,28 @@
 import { poolRestrictions, softwareVersion } from './host-facts.ts';
+import type { NetworkPurpose } from './network-purpose.ts';
 import type { HostIdentity, PoolRefs } from './simulation.ts';
 import { GIB } from './sizes.ts';
 import { STORAGE_DRIVERS } from './storage-drivers.ts';
 import type { World } from './world.ts';
 
+/** A network of the pool. */
+export interface NewNetwork {
+  /** The host's address on it. @defaultValue none */
+  readonly address?: string | undefined;
+  /**
+   * What it may be used for beside the guests' traffic. Both over the whole pool contradict each other: the API refuses
+   * that, and only a pool that something broke has it.
+   * @defaultValue nothing
+   */
+  readonly purposes?: readonly NetworkPurpose[] | undefined;
+}
+
 /** Fills an empty world with what every pool has: one host with its control domain, network and storage. */
-export function setUpPool(world: World, { address, hostname }: Omit<HostIdentity, 'certificate'>): PoolRefs {
+export function setUpPool(
+  world: World,
+  { address, hostname }: Omit<HostIdentity, 'certificate'>,
+  networks: readonly NewNetwork[] = [{ address }, { address: '192.0.2.20' }],
+): PoolRefs {
   const { profile } = world;
   const restrictions = poolRestrictions(profile);
   const metrics = world.addObject('host_metrics', { memory_total: 64 * GIB, live: true });
@@ -65,8 +82,7 @@ export function setUpPool(world: World, { address, hostname }: Omit<HostIdentity
     serverpath: '/export',
   });
   const isoSr = addStorage(world, host, 'iso', 'ISO library', 'iso');
-  const network = addNetwork(world, host, 0, address);
-  addNetwork(world, host, 1, '192.0.2.20');
+  const [network] = networks.map((one, index) => addNetwork(world, host, index, one));
   const pool = world.addObject('pool', {
     name_label: 'simulated pool',
     master: host,
@@ -78,7 +94,7 @@ export function setUpPool(world: World, { address, hostname }: Omit<HostIdentity
     tls_verification_enabled: true,
   });
   for (const driver of STORAGE_DRIVERS) world.addObject('SM', driver);
-  return { pool, host, controlDomain, network, defaultSr, isoSr };
+  return { pool, host, controlDomain, network: network!, defaultSr, isoSr };
 }
 
 /** A storage repository, plugged into the host. */
@@ -109,7 +125,7 @@ export function addStorage(
   return sr;
 }
 
-function addNetwork(world: World, host: string, index: number, address: string): string {
+function addNetwork(world: World, host: string, index: number, { address = '', purposes = [] }: NewNetwork): string {
   const network = world.addObject('network', {
     name_label: `Pool-wide network associated with eth${index}`,
     bridge: `xenbr${index}`,
@@ -117,6 +133,7 @@ function addNetwork(world: World, host: string, index: number, address: string):
     managed: true,
     other_config: {},
     default_locking_mode: 'unlocked',
+    purpose: [...purposes],
   });
   const metrics = world.addObject('PIF_metrics', {
     carrier: true,
@@ -135,9 +152,9 @@ function addNetwork(world: World, host: string, index: number, address: string):
     physical: true,
     management: index === 0,
     currently_attached: true,
-    ip_configuration_mode: 'Static',
+    ip_configuration_mode: address === '' ? 'None' : 'Static',
     IP: address,
-    netmask: '255.255.255.0',
+    netmask: address === '' ? '' : '255.255.255.0',
   });
   return network;
 }

@@ -7,12 +7,13 @@ import { createChangeChains } from './change-chains.ts';
 import { createVm, type MadeVm, type NewVm } from './create-vm.ts';
 import { createFaults, type FaultName, type FaultOptions, type FaultTimes } from './faults.ts';
 import { handlers } from './handlers.ts';
+import type { Restriction } from './host-facts.ts';
 import { listen } from './http-server.ts';
 import { createImageStore } from './images.ts';
 import { answerCall, parseCall } from './json-rpc.ts';
 import { methodsOf } from './methods.ts';
 import { startNbdServer } from './nbd-service.ts';
-import { setUpPool } from './pool-setup.ts';
+import { type NewNetwork, setUpPool } from './pool-setup.ts';
 import { type ProfileName, profiles } from './profiles.ts';
 import { createRequestLog, type RequestLog } from './request-log.ts';
 import { createDispatch } from './rpc.ts';
@@ -31,6 +32,13 @@ export interface SimulatorOptions {
    * @defaultValue `'xcp-ng-8.3'`
    */
   readonly profile?: ProfileName | undefined;
+  /**
+   * What the licence forbids, for example `['restrict_cbt']`.
+   * @defaultValue nothing
+   */
+  readonly restrictions?: readonly Restriction[] | undefined;
+  /** @defaultValue two without a purpose; the first one has the host's real address */
+  readonly networks?: readonly NewNetwork[] | undefined;
   /** @defaultValue `'root'` */
   readonly username?: string | undefined;
   /** @defaultValue `'simulated'` */
@@ -85,7 +93,9 @@ const DEFAULT_TIMING: Timing = { settleMs: 50, authFailureMs: 100, eventBatchMs:
 /** Starts a pool that listens on a free port of this machine. */
 export async function startSimulator(options: SimulatorOptions = {}): Promise<Simulator> {
   const { profile: profileName = 'xcp-ng-8.3', username = 'root', password = 'simulated' } = options;
-  const profile = profiles[profileName];
+  if (options.networks?.length === 0) throw new RangeError('networks: a pool has at least one');
+  const released = profiles[profileName];
+  const profile = { ...released, restrictions: options.restrictions ?? released.restrictions };
   const clock = systemClock;
   const timing = { ...DEFAULT_TIMING, ...options.timing };
   const directory = await mkdtemp(join(tmpdir(), 'xen-simulator-'));
@@ -101,7 +111,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
   const faults = createFaults();
   const images = createImageStore(imageDirectory);
   const world = createWorld({ profile, clock, faults, directory, images });
-  const refs = setUpPool(world, { address: ADDRESS, hostname: HOSTNAME });
+  const refs = setUpPool(world, { address: ADDRESS, hostname: HOSTNAME }, options.networks);
   const log = createRequestLog(() => clock.now());
   const closing = new AbortController();
   const background = new Set<Promise<void>>();

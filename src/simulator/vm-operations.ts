@@ -6,7 +6,7 @@ import { newRef } from './world-state.ts';
 /** Operations that may overlap, within each group only. */
 const GROUPS: readonly ReadonlySet<string>[] = [
   new Set(['clone', 'copy', 'export']),
-  new Set(['snapshot', 'checkpoint']),
+  new Set(['snapshot', 'snapshot_with_quiesce', 'checkpoint']),
 ];
 
 /** Who waits, and until when. */

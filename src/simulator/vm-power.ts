@@ -53,7 +53,7 @@ export function enter(simulation: Simulation, vmRef: string, state: string, host
   }
   for (const ref of vm.VIFs) world.updateObject('VIF', ref, { currently_attached: running });
   world.removeObject('VM_guest_metrics', vm.guest_metrics);
-  const guest_metrics = running ? addGuestMetrics(simulation) : NULL_REF;
+  const guest_metrics = running ? addGuestMetrics(simulation, vmRef) : NULL_REF;
   world.updateObject('VM', vmRef, {
     power_state: state,
     resident_on: host,
@@ -63,13 +63,17 @@ export function enter(simulation: Simulation, vmRef: string, state: string, host
   });
 }
 
-function addGuestMetrics({ world }: Simulation): string {
+/** What the tools in the guest tell; a guest without tools tells nothing. */
+function addGuestMetrics({ world }: Simulation, vmRef: string): string {
+  const tools = world.guestTools.get(vmRef) ?? 'basic';
+  if (tools === 'none') return NULL_REF;
   return world.addObject('VM_guest_metrics', {
     os_version: { name: 'Debian GNU/Linux 12', distro: 'debian', major: '12', minor: '0', uname: '6.1.0' },
     PV_drivers_version: { major: '8', minor: '4', micro: '0', build: '1' },
     PV_drivers_up_to_date: true,
     PV_drivers_detected: true,
     networks: { '0/ip': '192.0.2.50', '0/ipv4/0': '192.0.2.50' },
+    other: tools === 'vss' ? { 'feature-snapshot': '1', 'feature-quiesce': '1' } : {},
     last_updated: hostDate(world.clock.now()),
     live: true,
   });

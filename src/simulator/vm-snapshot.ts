@@ -26,6 +26,7 @@ export async function snapshotVm(
   name: string,
   ignored: readonly string[],
   signal: AbortSignal,
+  type: 'crash_consistent' | 'quiesced' = 'crash_consistent',
 ): Promise<string> {
   const { world } = simulation;
   const vm = world.getObject('VM', vmRef);
@@ -39,7 +40,7 @@ export async function snapshotVm(
       is_a_snapshot: true,
       snapshot_of: vmRef,
       snapshot_time: hostDate(world.clock.now()),
-      snapshot_info: { 'power-state-at-snapshot': vm.power_state, 'disk-snapshot-type': 'crash_consistent' },
+      snapshot_info: { 'power-state-at-snapshot': vm.power_state, 'disk-snapshot-type': type },
       snapshot_metadata: recordText(vm),
       parent: vm.parent,
       other_config: vm.other_config,

@@ -63,5 +63,6 @@ export function destroyVm(simulation: Simulation, vmRef: string): void {
   }
   world.removeObject('VM_metrics', vm.metrics);
   world.removeObject('VM_guest_metrics', vm.guest_metrics);
+  world.guestTools.delete(vmRef);
   world.removeObject('VM', vmRef);
 }

@@ -74,6 +74,7 @@ export function createWorld({ images, ...options }: WorldOptions): World {
 
   const world: World = {
     ...options,
+    guestTools: new Map(),
     tpmContents: new Map(),
     get generation() {
       return generation;

@@ -27,6 +27,9 @@ export class XapiFailure extends Error {
   }
 }
 
+/** Tools in a guest: none, those that tell about it, or those that can also get it ready for a snapshot (VSS). */
+export type GuestTools = 'none' | 'basic' | 'vss';
+
 /** The whole state of the pool: tables of records by class and reference. Every change becomes an event. */
 export interface World {
   readonly profile: Profile;
@@ -69,6 +72,9 @@ export interface World {
   setImage(vdiRef: string, image: Image | undefined): void;
   /** A new disk content of zeros, as `VDI.create` makes one; `size` in bytes. */
   createImage(size: number): Promise<Image>;
+
+  /** What is installed in a machine's guest, by the machine's reference; `basic` where nothing is said. */
+  readonly guestTools: Map<string, GuestTools>;
 
   /** The state of virtual TPMs (base64 text) by their reference; one that was never used has none. */
   readonly tpmContents: Map<string, string>;

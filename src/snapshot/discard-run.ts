@@ -7,6 +7,9 @@ import { intentKey, isUnmarkedWork, readIntents, readOwnerMark, removeMark } fro
 /** How long clean-up may take after a failure or an abort, in milliseconds. */
 export const CLEAN_UP_MS = 120_000;
 
+/** Operations of the host on a VM. */
+const MAKES_SNAPSHOT: ReadonlySet<string> = new Set(['snapshot', 'snapshot_with_quiesce']);
+
 /** Between two looks whether the host still makes a snapshot, in milliseconds. */
 const LOOK_MS = 500;
 
@@ -67,7 +70,7 @@ async function untilNoSnapshotIsMade(
     signal?.throwIfAborted();
     const vm = await host.findRecord('VM', vmUuid);
     const awaited = vm !== undefined && readIntents(vm).some((intent) => intent.runId === runId);
-    if (!awaited || !Object.values(vm.current_operations).includes('snapshot')) return vm;
+    if (!awaited || !Object.values(vm.current_operations).some((name) => MAKES_SNAPSHOT.has(name))) return vm;
     await clock.sleep(LOOK_MS, { signal });
   }
 }

@@ -13,7 +13,10 @@ export {
 } from './clean-up.ts';
 export { type DestroySnapshotOptions, destroyOne, destroySnapshot } from './destroy-snapshot.ts';
 export { CLEAN_UP_MS, discardRun, removed } from './discard-run.ts';
+export type { HookCommand } from './hook-command.ts';
+export type { HookContext, SnapshotHook, SnapshotHooks } from './hooks.ts';
 export { type BasesOwner, removeKeptBases } from './kept-bases.ts';
+export type { SnapshotDisk } from './mark-snapshot.ts';
 export {
   bearsWorkingName,
   intentKey,
@@ -31,12 +34,12 @@ export {
   workingName,
   writeMark,
 } from './ownership.ts';
+export type { QuiesceMode, SnapshotConsistency, SnapshotObserver } from './quiesce.ts';
 export { assertCanSnapshot } from './refusals.ts';
 export {
   keepSnapshot,
   makeSnapshot,
   type Snapshot,
-  type SnapshotDisk,
   type TakeSnapshotOptions,
   takeSnapshot,
 } from './take-snapshot.ts';

@@ -113,14 +113,29 @@ export function bearsWorkingName(snapshot: Pick<VmRecord, 'name_label'>, runId: 
   return snapshot.name_label.endsWith(` [xen-backup-sdk ${runId}]`);
 }
 
-/** A snapshot that bears the run's name and belongs to the VM that the run works on, though it was never marked. */
-export function isUnmarkedWork(snapshot: VmRecord, vm: Pick<VmRecord, 'ref'>, runId: string): boolean {
+/**
+ * A snapshot of the VM that the run works on, though it was never marked: it bears the run's name, or the guest's tools
+ * made it for the run.
+ */
+export function isUnmarkedWork(snapshot: VmRecord, vm: Pick<VmRecord, 'ref' | 'uuid'>, runId: string): boolean {
   return (
     snapshot.is_a_snapshot &&
     snapshot.snapshot_of === vm.ref &&
-    bearsWorkingName(snapshot, runId) &&
-    readOwnerMark(snapshot) === undefined
+    readOwnerMark(snapshot) === undefined &&
+    (bearsWorkingName(snapshot, runId) || isByGuestTools(snapshot, vm, runId))
   );
+}
+
+/**
+ * Of a quiesced snapshot: the guest's tools make it, under a name of theirs, and the host gives it the run's name only
+ * when all is well. The run's intent travelled into it; with another run's beside it, it may be that run's.
+ *
+ * @see xapi-project/sm `snapwatchd/snapwatchd`
+ */
+function isByGuestTools(snapshot: VmRecord, vm: Pick<VmRecord, 'uuid'>, runId: string): boolean {
+  if (!snapshot.name_label.startsWith(`Snapshot of ${vm.uuid} [`)) return false;
+  const intents = Object.keys(snapshot.other_config).filter((key) => key.startsWith(INTENT_KEYS));
+  return intents.length === 1 && intents[0] === intentKey(runId);
 }
 
 const running = new Set<string>();

@@ -1,6 +1,8 @@
-import { type CallOptions, HostError } from '../core/index.ts';
-import { type Host, NULL_REF, type VmRecord } from '../host/index.ts';
+import { type CallOptions, type Clock, type HookReport, HostError, systemClock } from '../core/index.ts';
+import type { Host, VmRecord } from '../host/index.ts';
 import { CLEAN_UP_MS, discardRun, removed } from './discard-run.ts';
+import { assertHooks, betweenHooks, type SnapshotHooks } from './hooks.ts';
+import { markSnapshot, type SnapshotDisk } from './mark-snapshot.ts';
 import {
   type Intent,
   intentKey,
@@ -12,6 +14,7 @@ import {
   workingName,
   writeMark,
 } from './ownership.ts';
+import { type QuiesceMode, quiesceOrNot, type SnapshotConsistency, type SnapshotObserver } from './quiesce.ts';
 import { assertCanSnapshot } from './refusals.ts';
 
 export interface TakeSnapshotOptions extends CallOptions {
@@ -26,20 +29,15 @@ export interface TakeSnapshotOptions extends CallOptions {
   readonly excludeVdis?: readonly string[] | undefined;
   /** The uuid of the VM that runs this program, which must not be snapshotted by itself. */
   readonly selfUuid?: string | undefined;
+  /** @defaultValue `'never'` */
+  readonly quiesce?: QuiesceMode | undefined;
+  /** @defaultValue none */
+  readonly hooks?: SnapshotHooks | undefined;
+  /** Is told of fallbacks, hooks and warnings: a `RunRecorder` is one. */
+  readonly observer?: SnapshotObserver | undefined;
   /** Milliseconds since 1970. */
   readonly now: number;
-}
-
-/** A disk of a snapshot. */
-export interface SnapshotDisk {
-  /** The disk it is a snapshot of. */
-  readonly vdiUuid: string;
-  readonly snapshotVdiUuid: string;
-  readonly snapshotVdiRef: string;
-  /** In bytes. */
-  readonly size: number;
-  /** Was changed block tracking on when the snapshot was taken? */
-  readonly tracked: boolean;
+  readonly clock?: Clock | undefined;
 }
 
 /** A VM's snapshot on the host, marked as ours. */
@@ -50,10 +48,13 @@ export interface Snapshot {
   readonly vmRef: string;
   readonly disks: readonly SnapshotDisk[];
   readonly mark: OwnerMark;
+  readonly consistency: SnapshotConsistency;
+  /** When the host was asked for it, in milliseconds since 1970. */
+  readonly takenAt: number;
 }
 
 /**
- * Takes a crash-consistent snapshot of a VM and marks it as ours. Before the call the intent is written on the VM and
+ * Takes a snapshot of a VM, crash-consistent unless `quiesce` says otherwise, and marks it as ours. Before the call the intent is written on the VM and
  * the run's id goes into the snapshot's name, so that a run that is killed in between leaves nothing that cannot be
  * found. Each disk is consistent in itself; the host snapshots them one after another.
  *
@@ -72,19 +73,24 @@ export async function takeSnapshot(host: Host, vm: VmRecord, options: TakeSnapsh
 /** As {@link takeSnapshot}, but a failure leaves everything to the caller's `discardRun`. */
 export async function makeSnapshot(host: Host, vm: VmRecord, options: TakeSnapshotOptions): Promise<Snapshot> {
   assertCanSnapshot(vm, options);
-  const { runId, runner, signal, excludeVdis = [] } = options;
+  const { runId, runner, signal, excludeVdis = [], quiesce = 'never', hooks = {} } = options;
+  const { observer, clock = systemClock } = options;
+  assertHooks(hooks);
+  const name = workingName(vm, runId);
   const at = new Date(options.now).toISOString();
   const key = intentKey(runId);
   const intent: Intent = { uuid: vm.uuid, runId, runner, at };
   await writeMark(host, 'VM', vm.ref, key, intent);
-  const ref = await callSnapshot(host, vm, workingName(vm, runId), excludeVdis, signal);
-  const snapshot = await host.getRecord('VM', ref);
-  const mark: OwnerMark = { uuid: snapshot.uuid, vmUuid: vm.uuid, runId, runner, at, state: 'working' };
-  await writeMark(host, 'VM', ref, OWNER_KEY, mark);
-  await removeMark(host, 'VM', ref, key); // it travelled into the snapshot
-  const disks = await markDisks(host, ref, mark, new Set(excludeVdis), signal);
+  const by = { vmUuid: vm.uuid, runId, runner, at };
+  const { ref, consistency, takenAt } = await betweenHooks(hooks, hookSettings(vm, options), async () => ({
+    takenAt: clock.now(),
+    ...(await quiesceOrNot(host, vm, { mode: quiesce, name, by, observer, signal }, () =>
+      callSnapshot(host, vm, name, excludeVdis, signal),
+    )),
+  }));
+  const { mark, disks } = await markSnapshot(host, ref, by, { excluded: new Set(excludeVdis), signal });
   await removeMark(host, 'VM', vm.ref, key);
-  return { uuid: snapshot.uuid, ref, vmUuid: vm.uuid, vmRef: vm.ref, disks, mark };
+  return { uuid: mark.uuid, ref, vmUuid: vm.uuid, vmRef: vm.ref, disks, mark, consistency, takenAt };
 }
 
 /** Marks a snapshot as the base of the next incremental: from now on clean-up leaves it alone. */
@@ -95,6 +101,19 @@ export async function keepSnapshot(host: Host, snapshot: Snapshot, keptFor: Kept
   }
   await writeMark(host, 'VM', snapshot.ref, OWNER_KEY, kept);
   await host.call('VM.set_name_label', snapshot.ref, name);
+}
+
+function hookSettings(
+  { uuid, name_label: name }: VmRecord,
+  { runId, observer, signal, clock = systemClock }: TakeSnapshotOptions,
+) {
+  return {
+    vm: { uuid, name },
+    runId,
+    clock,
+    signal,
+    onEnded: (report: HookReport) => observer?.hookEnded(report),
+  };
 }
 
 async function callSnapshot(
@@ -115,32 +134,4 @@ async function callSnapshot(
     }
   }
   return host.callAsync<string>('VM.snapshot', [vm.ref, name], { signal });
-}
-
-/** Marks the snapshot's disks, removes those that were to be left out, and tells which disk each is of. */
-async function markDisks(
-  host: Host,
-  snapshotRef: string,
-  mark: OwnerMark,
-  excluded: ReadonlySet<string>,
-  signal: AbortSignal | undefined,
-): Promise<SnapshotDisk[]> {
-  const disks: SnapshotDisk[] = [];
-  for (const { vdi } of await host.listDisks(snapshotRef)) {
-    if (!vdi.is_a_snapshot || vdi.snapshot_of === NULL_REF) continue; // not made by the snapshot: leave it alone
-    const source = await host.getRecord('VDI', vdi.snapshot_of);
-    if (excluded.has(source.uuid)) {
-      await host.callAsync('VDI.destroy', [vdi.ref], { signal });
-      continue;
-    }
-    await writeMark(host, 'VDI', vdi.ref, OWNER_KEY, { ...mark, uuid: vdi.uuid });
-    disks.push({
-      vdiUuid: source.uuid,
-      snapshotVdiUuid: vdi.uuid,
-      snapshotVdiRef: vdi.ref,
-      size: vdi.virtual_size,
-      tracked: vdi.cbt_enabled === true,
-    });
-  }
-  return disks;
 }

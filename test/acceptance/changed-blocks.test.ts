@@ -3,9 +3,11 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect } from 'vitest';
 import { backupVm } from '../../src/backup/index.ts';
+import { preflight } from '../../src/preflight/index.ts';
 import { restoreVm } from '../../src/restore/index.ts';
 import { parseVmMetadata } from '../../src/store/index.ts';
 import { openVhd } from '../../src/vhd/index.ts';
+import { hookRows, quiesceRows } from './support/consistency.ts';
 import { KIB64, MIB, namesOf, snapshotsOn, startRoad, storedHashes } from './support/road.ts';
 import { group, row } from './support/row.ts';
 
@@ -47,7 +49,25 @@ group('Changed-block strategy (CBT)', () => {
     },
   );
 
-  row.todo('S13', 'a missing CBT licence is a finding and a typed error');
+  row(
+    'S13',
+    'a missing CBT licence is a finding, a typed error, or the full that the plan allows',
+    async ({ profile }) => {
+      await using road = await startRoad(profile, true, {}, { restrictions: ['restrict_cbt'] });
+      const findings = await preflight(road.host, { vms: ['web'] });
+      expect(findings).toContainEqual(
+        expect.objectContaining({ id: 'pool.licence', severity: 'error', evidence: { restrict_cbt: true } }),
+      );
+      await expect(road.backup({ mode: 'incremental' })).rejects.toMatchObject({
+        code: 'CBT_UNAVAILABLE',
+        facts: { reason: 'licence' },
+      });
+      const { manifest, point } = await road.backup();
+      expect(manifest.disks.map(({ mode }) => mode)).toEqual(['full', 'full']);
+      expect(await storedHashes(road, point)).toEqual(await road.hashes());
+      expect(namesOf(road.asked())).not.toContain('VDI.enable_cbt');
+    },
+  );
 
   row('S14', 'separate files for each disk plus metadata, drives can be excluded', async ({ profile }) => {
     await using road = await startRoad(profile);
@@ -112,8 +132,8 @@ group('Changed-block strategy (CBT)', () => {
     }
   });
 
-  row.todo('S17', 'quiesced snapshot with fallback');
-  row.todo('S18', 'command before and after the snapshot');
+  quiesceRows('S17', (road, options) => road.backup(options));
+  hookRows('S18', (road, options) => road.backup(options));
 
   row('S19', 'CBT is enabled during the full backup, on each disk where it was off', async ({ profile }) => {
     await using road = await startRoad(profile);

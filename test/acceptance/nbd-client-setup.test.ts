@@ -3,8 +3,10 @@ import { cp, open, readdir, readFile } from 'node:fs/promises';
 import { extname, join, relative } from 'node:path';
 import { promisify } from 'node:util';
 import { expect } from 'vitest';
+import { preflight } from '../../src/preflight/index.ts';
 import { installedPackage } from '../support/installed-package.ts';
 import { tempDir } from '../support/temp-dir.ts';
+import { startRoad } from './support/road.ts';
 import { group, row } from './support/row.ts';
 
 const run = promisify(execFile);
@@ -152,6 +154,45 @@ group('NBD client setup on the node', () => {
     { timeoutMs: 300_000 },
   );
 
-  row.todo('S38', 'preflight opens a TLS NBD session to each chosen host and reads one block');
-  row.todo('S39', 'no restart: after NBD is enabled the next call in the same process works');
+  row('S38', 'preflight opens a TLS NBD session to each chosen host and reads one block', async ({ profile }) => {
+    await using road = await startRoad(profile);
+    const session = async () =>
+      (await preflight(road.host, { hosts: ['simulated-host'] })).filter(({ id }) => id.startsWith('nbd.s'));
+    road.asked();
+    expect(await session()).toMatchObject([
+      {
+        id: 'nbd.session',
+        severity: 'ok',
+        evidence: { tls: true, bytesRead: 0 },
+        message: expect.stringContaining('not read'),
+      },
+      { id: 'nbd.slots' },
+    ]);
+    expect(road.asked().filter(({ kind }) => kind === 'nbd')).toEqual([]); // no disk was opened
+    await road.backup(); // keeps a snapshot
+    road.asked();
+    expect(await session()).toMatchObject([{ id: 'nbd.session', severity: 'ok', evidence: { bytesRead: 65_536 } }, {}]);
+    const reads = road.asked().filter(({ kind, method }) => kind === 'nbd' && method === 'READ');
+    expect(reads.map(({ query }) => query)).toEqual([{ offset: '0', length: '65536' }]);
+    const unknown = await preflight(road.host, { hosts: ['elsewhere'] });
+    expect(unknown[0]).toMatchObject({ id: 'host.missing', subject: { name: 'elsewhere' } });
+  });
+
+  row('S39', 'no restart: after NBD is enabled the next call in the same process works', async ({ profile }) => {
+    await using road = await startRoad(profile, false);
+    const [network] = await road.host.listNetworks();
+    const options = { vms: ['web'], network: network!.uuid };
+    const problems = async () => (await preflight(road.host, options)).filter(({ severity }) => severity === 'error');
+    const [missing] = await problems();
+    expect(missing).toMatchObject({ id: 'nbd.no-network', subject: { kind: 'network', uuid: network!.uuid } });
+    await road.backup();
+    await expect(road.backup({ mode: 'incremental' })).rejects.toMatchObject({ code: 'PLAN_CONFLICT' });
+    await missing!.fix!.apply!();
+    expect(await problems()).toEqual([]);
+    const { manifest } = await road.backup({ mode: 'incremental', network: network!.uuid });
+    expect(manifest.disks.map(({ mode, transport }) => [mode, transport])).toEqual([
+      ['delta', 'nbd'],
+      ['delta', 'nbd'],
+    ]);
+  });
 });

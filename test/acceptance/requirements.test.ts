@@ -1,14 +1,70 @@
 import { expect } from 'vitest';
 import { memoryDisk } from '../../src/disk/index.ts';
 import { serveNbd } from '../../src/nbd-protocol/index.ts';
+import { preflight } from '../../src/preflight/index.ts';
+import { restoreVm } from '../../src/restore/index.ts';
+import type { SimulatorOptions } from '../../src/simulator/index.ts';
 import { patterned } from '../support/patterned.ts';
-import { startRoad } from './support/road.ts';
+import { startRoad, storedHashes } from './support/road.ts';
 import { group, row } from './support/row.ts';
 import { unprivileged } from './support/unprivileged.ts';
 
 group('Requirements', () => {
-  row.todo('S25', 'XenServer 7.3 or above for incrementals, fulls below it');
-  row.todo('S26', 'the NBD server must be enabled on the hypervisor: preflight tells what is missing');
+  row(
+    'S25',
+    'XenServer 7.3 or above for incrementals, fulls below it',
+    async ({ profile }) => {
+      const tooOld = profile === 'xenserver-7.2';
+      await using road = await startRoad(profile, !tooOld);
+      const { manifest, point } = await road.backup({ fullOnly: tooOld });
+      expect(manifest.type).toBe('full');
+      expect(await storedHashes(road, point)).toEqual(await road.hashes());
+      const restored = await restoreVm(road.host, road.repository, { point });
+      for (const [source, made] of Object.entries(restored.disks)) {
+        expect(await road.simulator.hashDisk(made)).toBe((await road.hashes())[source]);
+      }
+      const incremental = road.backup({ mode: 'incremental' });
+      const [release] = (await preflight(road.host, {})).filter(({ id }) => id === 'pool.version');
+      if (tooOld) {
+        await expect(incremental).rejects.toMatchObject({ code: 'CBT_UNAVAILABLE', facts: { reason: 'version' } });
+        expect(release).toMatchObject({ severity: 'error', evidence: { productVersion: '7.2.0' } });
+      } else {
+        expect((await incremental).manifest.type).toBe('incr');
+        expect(release).toMatchObject({ severity: 'ok' });
+      }
+    },
+    { on: ['xenserver-7.2', 'xenserver-7.3', 'xcp-ng-8.3'] },
+  );
+
+  row(
+    'S26',
+    'the NBD server must be enabled on the hypervisor: preflight tells what is missing',
+    async ({ profile }) => {
+      const address = '127.0.0.1';
+      const cases: readonly [string, SimulatorOptions['networks'], string, string][] = [
+        ['no network with the purpose', [{ address }], 'nbd.no-network', 'pool'],
+        ['a network without an address', [{ address }, { purposes: ['nbd'] }], 'nbd.no-address', 'network'],
+        [
+          'contradictory purposes',
+          [{ address, purposes: ['nbd'] }, { purposes: ['insecure_nbd'] }],
+          'nbd.contradictory',
+          'pool',
+        ],
+        ['only without TLS', [{ address, purposes: ['insecure_nbd'] }], 'nbd.insecure', 'pool'],
+        ['port closed', [{ address, purposes: ['nbd'] }], 'nbd.port-closed', 'host'],
+      ];
+      const seen: string[] = [];
+      for (const [what, networks, id, kind] of cases) {
+        await using road = await startRoad(profile, false, {}, { networks });
+        if (id === 'nbd.port-closed') road.simulator.fault('nbd-closed', {});
+        const wrong = (await preflight(road.host, { vms: ['web'] })).filter(({ severity }) => severity === 'error');
+        expect(wrong[0], what).toMatchObject({ id, subject: { kind }, fix: { words: expect.any(String) } });
+        expect(new Set(wrong.map((finding) => finding.id)).size, what).toBe(1);
+        seen.push(id);
+      }
+      expect(new Set(seen).size).toBe(cases.length);
+    },
+  );
 
   row(
     'S27',

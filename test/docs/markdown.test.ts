@@ -63,6 +63,15 @@ describe('docs/errors.md', () => {
   });
 });
 
+test('docs/preparing-hosts.md names every finding, and no other', async () => {
+  const union = await readFile(new URL('src/preflight/finding.ts', root), 'utf8');
+  const ids = [...union.matchAll(/^ {2}\| '([a-z.-]+)'/gm)].map(([, id]) => id!).sort();
+  const table = await readFile(new URL('docs/preparing-hosts.md', root), 'utf8');
+  const named = [...table.matchAll(/^\| `([a-z]+\.[a-z-]+)` +\|/gm)].map(([, id]) => id!).sort();
+  expect(ids.length).toBeGreaterThan(20);
+  expect(named).toEqual(ids);
+});
+
 test('every relative link in a document leads somewhere', async () => {
   for (const name of await documents()) {
     const text = await readFile(new URL(name, root), 'utf8');

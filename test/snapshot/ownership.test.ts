@@ -67,7 +67,7 @@ test('a name says which run, whatever the VM is called', () => {
 });
 
 test('unmarked work: name, origin and kind together', () => {
-  const vm = { ref: 'OpaqueRef:vm' };
+  const vm = { ref: 'OpaqueRef:vm', uuid: '22222222-0000-4000-8000-000000000000' };
   const name_label = workingName({ name_label: 'web' }, 'run1');
   const snapshot = { uuid, is_a_snapshot: true, snapshot_of: vm.ref, name_label, other_config: {} };
   const isOurs = (change: object) => isUnmarkedWork({ ...snapshot, ...change } as never, vm, 'run1');
@@ -77,6 +77,19 @@ test('unmarked work: name, origin and kind together', () => {
   expect(isOurs({ snapshot_of: 'OpaqueRef:NULL' })).toBe(false);
   expect(isOurs({ name_label: 'web' })).toBe(false);
   expect(isOurs(marked(OWNER_KEY, mark))).toBe(false); // what is marked is judged by its mark
+  // made by the guest's tools for a quiesced snapshot: the intent travelled into it
+  const byTools = { name_label: `Snapshot of ${vm.uuid} [20261126T120000Z]` };
+  const withIntents = (...runs: string[]) => ({
+    ...byTools,
+    other_config: Object.fromEntries([['other', ''], ...runs.map((run) => [intentKey(run), '{}'])]),
+  });
+  expect(isOurs(withIntents('run1'))).toBe(true);
+  expect(isOurs({ ...withIntents('run1'), snapshot_of: 'OpaqueRef:other' })).toBe(false);
+  expect(isOurs({ ...withIntents('run1'), name_label: `Snapshot of ${uuid} [20261126T120000Z]` })).toBe(false);
+  expect(isOurs({ ...withIntents('run1'), name_label: 'by hand' })).toBe(false);
+  expect(isOurs(byTools)).toBe(false);
+  expect(isOurs(withIntents('run2'))).toBe(false);
+  expect(isOurs(withIntents('run1', 'run2'))).toBe(false); // of one of the two, but which?
 });
 
 describe('may its run be alive?', () => {

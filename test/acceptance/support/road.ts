@@ -1,9 +1,14 @@
 import { randomBytes } from 'node:crypto';
-import { type BackupResult, backupVm, type PlanBackupOptions } from '../../../src/backup/index.ts';
+import {
+  type BackupResult,
+  backupVm,
+  type PlanBackupOptions,
+  type RunBackupOptions,
+} from '../../../src/backup/index.ts';
 import { hashDisk } from '../../../src/disk/index.ts';
-import type { LogEntry } from '../../../src/simulator/index.ts';
+import type { LogEntry, NewVm } from '../../../src/simulator/index.ts';
 import type { PointId } from '../../../src/store/index.ts';
-import { type Pool, startPool } from '../../support/pool.ts';
+import { type Pool, type PoolOptions, startPool } from '../../support/pool.ts';
 import type { RowProfile } from './row.ts';
 
 export const MIB = 1024 * 1024;
@@ -14,20 +19,26 @@ export type RoadVm = Awaited<ReturnType<Pool['simulator']['createVm']>>;
 /** A pool of the profile with one running VM of two disks that hold data. */
 export interface Road extends Pool {
   readonly vm: RoadVm;
-  backup(options?: Omit<PlanBackupOptions, 'vm'>): Promise<BackupResult>;
+  backup(options?: Omit<PlanBackupOptions & RunBackupOptions, 'vm'>): Promise<BackupResult>;
   /** SHA-256 of each disk of the VM as it is now, by uuid. */
   hashes(): Promise<Record<string, string>>;
   /** What was asked of the host since the last time, oldest first. */
   asked(): readonly LogEntry[];
 }
 
-export async function startRoad(profile: RowProfile, nbd = true): Promise<Road> {
-  const pool = await startPool({ profile, nbd, password: 'Never-In-A-File-4711' });
+export async function startRoad(
+  profile: RowProfile,
+  nbd = true,
+  vmOptions: NewVm = {},
+  poolOptions: PoolOptions = {},
+): Promise<Road> {
+  const pool = await startPool({ ...poolOptions, profile, nbd, password: 'Never-In-A-File-4711' });
   const vm = await pool.simulator.createVm({
     name: 'web',
     disks: [{ size: 16 * MIB }, { size: 32 * MIB }],
     vifs: [{}, {}],
     cd: 'empty',
+    ...vmOptions,
   });
   await pool.simulator.writeDisk(vm.uuid, '0', 3 * MIB + 512, randomBytes(300_000));
   await pool.simulator.writeDisk(vm.uuid, '1', 20 * MIB, randomBytes(3 * MIB));

@@ -1,8 +1,9 @@
 import { describe, test } from 'vitest';
+import type { ProfileName } from '../../../src/simulator/index.ts';
 
 /** The simulated pools that every row is judged on. */
-export const PROFILES = ['xcp-ng-8.3'] as const;
-export type RowProfile = (typeof PROFILES)[number];
+export const PROFILES: readonly ProfileName[] = ['xcp-ng-8.3'];
+export type RowProfile = ProfileName;
 
 /** A row of the checklist. */
 export type RowId = `S${number}`;
@@ -13,6 +14,12 @@ export interface RowContext {
 }
 
 export interface RowOptions {
+  /**
+   * The simulated pools that this test is judged on: more where releases differ in what it states, others where it is
+   * about an older release alone.
+   * @defaultValue {@link PROFILES}
+   */
+  readonly on?: readonly RowProfile[] | undefined;
   /** Profiles on which the row does not apply, each with the reason. */
   readonly notOn?: Partial<Readonly<Record<RowProfile, string>>> | undefined;
   /** @defaultValue vitest's */
@@ -25,7 +32,7 @@ export interface RowOptions {
  */
 export function row(id: RowId, title: string, run: (on: RowContext) => Promise<void>, options: RowOptions = {}): void {
   const timing = options.timeoutMs === undefined ? {} : { timeout: options.timeoutMs };
-  for (const profile of PROFILES) {
+  for (const profile of options.on ?? PROFILES) {
     const reason = options.notOn?.[profile];
     if (reason !== undefined) test.skip(rowName(id, `${title}; not here: ${reason}`, profile), () => {});
     else test(rowName(id, title, profile), timing, () => run({ profile }));
