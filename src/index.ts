@@ -214,6 +214,7 @@ export {
   type MergeVhdOptions,
   mergeVhdChain,
   type OpenVhdChainOptions,
+  type OpenVhdLayersOptions,
   type OpenVhdOptions,
   openVhd,
   openVhdChain,

@@ -12,7 +12,13 @@ export type { VhdFinding } from './findings.ts';
 export { encodeFooter, type VhdFooter } from './footer.ts';
 export { type Geometry, geometryOf } from './geometry.ts';
 export { encodeHeader, type ParentLocator, type VhdHeader } from './header.ts';
-export { type OpenVhdChainOptions, openVhdChain, openVhdLayers, type VhdChain } from './vhd-chain.ts';
+export {
+  type OpenVhdChainOptions,
+  type OpenVhdLayersOptions,
+  openVhdChain,
+  openVhdLayers,
+  type VhdChain,
+} from './vhd-chain.ts';
 export {
   type CheckVhdOptions,
   checkVhd,

@@ -26,6 +26,8 @@ export interface OpenVhdChainOptions extends CallOptions {
   readonly rawParent?: string | undefined;
 }
 
+export interface OpenVhdLayersOptions extends CallOptions, Pick<OpenVhdChainOptions, 'rawParent'> {}
+
 /** A chain of VHDs, or a part of one, as one disk. */
 export interface VhdChain extends Disk {
   /** The VHDs, root first. A raw image below them is not among them. */
@@ -84,8 +86,12 @@ export async function openVhdChain(path: string, options: OpenVhdChainOptions = 
  *
  * @throws FormatError `VHD_PARENT_MISMATCH`, and what `openVhd` throws.
  */
-export async function openVhdLayers(paths: readonly string[], { signal }: CallOptions = {}): Promise<VhdChain> {
+export async function openVhdLayers(
+  paths: readonly string[],
+  { rawParent, signal }: OpenVhdLayersOptions = {},
+): Promise<VhdChain> {
   const layers: VhdDisk[] = [];
+  const bottom: Disk[] = [];
   try {
     for (const path of paths) {
       const layer = await openVhd(path, { signal });
@@ -95,9 +101,17 @@ export async function openVhdLayers(paths: readonly string[], { signal }: CallOp
       const actual = layer.parent === undefined ? `a ${layer.kind} disk` : layer.parent.uuid;
       throw linkError('VHD_PARENT_MISMATCH', path, `UUID ${below.uuid} of the file before it`, actual);
     }
-    return { ...overlayVhds(layers), layers, paths };
+    if (rawParent !== undefined) {
+      const { parent } = layers[0]!;
+      if (parent === undefined || !isRawParent(parent)) {
+        const actual = parent === undefined ? 'none' : parent.uuid;
+        throw linkError('VHD_PARENT_MISMATCH', paths[0]!, 'a raw file as parent of the oldest VHD', actual);
+      }
+      bottom.push(await openRawDisk(rawParent));
+    }
+    return { ...overlayVhds([...bottom, ...layers]), layers, paths };
   } catch (error) {
-    await Promise.allSettled(layers.map((layer) => layer.close()));
+    await Promise.allSettled([...bottom, ...layers].map((layer) => layer.close()));
     throw error;
   }
 }

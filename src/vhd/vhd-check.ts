@@ -1,7 +1,7 @@
 import { type ByteSource, isZero, nextBit, openFileSource, readBytes, runsOfSetBits } from '../bytes/index.ts';
 import type { CallOptions } from '../core/index.ts';
 import { blocksInFileOrder, countAllocated } from './block-table.ts';
-import { SECTOR_SIZE, type VhdKind } from './constants.ts';
+import { SECTOR_SIZE, VHD_BLOCK_SIZE, type VhdKind } from './constants.ts';
 import { type VhdFinding, warning } from './findings.ts';
 import { type InspectOptions, inspectVhd, type VhdBlocks, type VhdStructure } from './inspect.ts';
 import type { VhdParent } from './vhd-link.ts';
@@ -69,7 +69,7 @@ async function checkSource(source: ByteSource, options: CheckVhdOptions): Promis
     blocks === undefined || level === 'structure'
       ? undefined
       : await checkBlocks(source, structure, blocks, level, findings, options);
-  if (blocks === undefined && level === 'content') await readThrough(source, size, options);
+  if (blocks === undefined && level === 'content') await readThrough(source, { from: 0, to: size }, options);
   const summary: VhdSummary = {
     kind,
     uuid: footer.uuid,
@@ -102,10 +102,11 @@ async function checkBlocks(
   for (const index of blocksInFileOrder(table)) {
     options.signal?.throwIfAborted();
     const at = table[index]! * SECTOR_SIZE;
-    const bytes = await readBytes(source, at, level === 'content' ? stride : bitmapSize, options);
-    const bitmap = bytes.subarray(0, bitmapSize);
+    const bitmap = await readBytes(source, at, bitmapSize, options);
     const inside = Math.min(blockSize, size - index * blockSize) / SECTOR_SIZE;
     const runs = [...runsOfSetBits(bitmap, inside)];
+    const data = { from: at + bitmapSize, to: at + stride };
+    const stale = level === 'content' && (await hidesData(source, data, runs, inside, options));
     marked += runs.reduce((sum, { count }) => sum + count * SECTOR_SIZE, 0);
     if (found.length >= MOST_FINDINGS) continue;
     const field = `sector bitmap of block ${index}`;
@@ -113,7 +114,7 @@ async function checkBlocks(
       found.push(warning('VHD_BITMAP', field, at, "clear bits beyond the disk's end", 'set ones'));
     }
     if (runs.length === 0) found.push(warning('VHD_BITMAP', field, at, 'at least one bit set', 'none'));
-    if (level === 'content' && kind === 'dynamic' && hidesData(bytes.subarray(bitmapSize), runs, inside)) {
+    if (stale && kind === 'dynamic') {
       const actual = 'other bytes, which qemu and Xen Orchestra would return';
       found.push(warning('VHD_STALE_DATA', field, at, 'zeros in sectors that are not marked', actual));
     }
@@ -122,19 +123,38 @@ async function checkBlocks(
   return marked;
 }
 
-/** Are there other bytes than zeros in sectors that the bitmap does not mark? */
-function hidesData(data: Uint8Array, runs: readonly { start: number; count: number }[], sectorCount: number): boolean {
-  let at = 0;
-  for (const { start, count } of [...runs, { start: sectorCount, count: 0 }]) {
-    if (!isZero(data.subarray(at * SECTOR_SIZE, start * SECTOR_SIZE))) return true;
-    at = start + count;
-  }
-  return false;
+/** Reads a block's data through, in pieces; are there other bytes than zeros in sectors that the bitmap does not mark? */
+async function hidesData(
+  source: ByteSource,
+  { from, to }: { readonly from: number; readonly to: number },
+  runs: readonly { start: number; count: number }[],
+  sectorCount: number,
+  options: CallOptions,
+): Promise<boolean> {
+  const ends = [0, ...runs.map(({ start, count }) => (start + count) * SECTOR_SIZE)];
+  const starts = [...runs.map(({ start }) => start * SECTOR_SIZE), sectorCount * SECTOR_SIZE];
+  let found = false;
+  await readThrough(source, { from, to }, options, (piece, offset) => {
+    const end = offset + piece.byteLength;
+    found ||= ends.some((gapStart, i) => {
+      const gap = piece.subarray(Math.max(gapStart - offset, 0), Math.max(Math.min(starts[i]!, end) - offset, 0));
+      return !isZero(gap);
+    });
+  });
+  return found;
 }
 
-async function readThrough(source: ByteSource, size: number, options: CallOptions): Promise<void> {
-  const buffer = new Uint8Array(2 * 1024 * 1024);
-  for (let at = 0; at < size; at += buffer.byteLength) {
-    await source.readInto(buffer.subarray(0, Math.min(buffer.byteLength, size - at)), at, options);
+/** Reads a range in pieces of 2 MiB; each is shown with its offset within the range, and gone afterwards. */
+async function readThrough(
+  source: ByteSource,
+  { from, to }: { readonly from: number; readonly to: number },
+  options: CallOptions,
+  show: (piece: Uint8Array, offset: number) => void = () => {},
+): Promise<void> {
+  const buffer = new Uint8Array(Math.min(VHD_BLOCK_SIZE, to - from));
+  for (let at = from; at < to; at += buffer.byteLength) {
+    const piece = buffer.subarray(0, Math.min(buffer.byteLength, to - at));
+    await source.readInto(piece, at, options);
+    show(piece, at - from);
   }
 }

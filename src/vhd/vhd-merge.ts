@@ -2,7 +2,7 @@ import { posix } from 'node:path';
 import { FormatError } from '../core/index.ts';
 import { fromVhdTime } from './constants.ts';
 import type { VhdBlocksOptions } from './vhd-blocks.ts';
-import { openVhdLayers, type VhdChain } from './vhd-chain.ts';
+import { type OpenVhdLayersOptions, openVhdLayers, type VhdChain } from './vhd-chain.ts';
 import { isRawParent, type ParentLink } from './vhd-link.ts';
 import type { VhdIdentity } from './vhd-plan.ts';
 import type { VhdDisk } from './vhd-reader.ts';
@@ -10,13 +10,14 @@ import { type WriteVhdOptions, type WrittenVhd, writeVhd } from './vhd-write.ts'
 
 export interface MergeVhdOptions
   extends VhdBlocksOptions,
+    OpenVhdLayersOptions,
     Pick<WriteVhdOptions, 'onOffset'>,
     Pick<VhdIdentity, 'uuid' | 'parent' | 'timestamp'> {}
 
 /**
  * Merges VHDs that follow each other in a chain, oldest first, into one new file, in one pass, sector by sector; the
- * sources stay as they are. From a whole chain comes a full, from a part of it a delta against the parent of the
- * oldest one. It takes the place of the newest one: the same UUID and time unless others are given, so that children
+ * sources stay as they are. From a whole chain comes a full, also where its root is the raw image `rawParent`, from a part
+ * of it a delta against the parent of the oldest one. It takes the place of the newest one: the same UUID and time unless others are given, so that children
  * of the newest one are children of the result.
  *
  * @throws FormatError `VHD_PARENT_MISMATCH` where one is not the parent of the next; `VHD_SIZE` where a disk is smaller
@@ -30,9 +31,10 @@ export async function mergeVhdChain(
   await using chain = await openVhdLayers(paths, options);
   assertNoShrinking(chain);
   const newest = chain.layers.at(-1)!;
-  const parent = linkOf(chain.layers[0]!, paths[0]!);
+  const { rawParent, ...more } = options;
+  const parent = rawParent === undefined ? linkOf(chain.layers[0]!, paths[0]!) : undefined;
   const identity = { uuid: newest.uuid, timestamp: fromVhdTime(newest.footer.timestamp), ...(parent && { parent }) };
-  return await writeVhd(chain, target, { ...identity, ...given(options) });
+  return await writeVhd(chain, target, { ...identity, ...given(more) });
 }
 
 function assertNoShrinking({ layers, paths }: VhdChain): void {

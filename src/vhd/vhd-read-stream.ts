@@ -17,7 +17,7 @@ import {
   type Layout,
   layoutOf,
 } from './check-fields.ts';
-import { DISK_TYPES, FOOTER_SIZE, HEADER_SIZE, SECTOR_SIZE, type VhdKind } from './constants.ts';
+import { DISK_TYPES, FOOTER_SIZE, HEADER_SIZE, SECTOR_SIZE, VHD_BLOCK_SIZE, type VhdKind } from './constants.ts';
 import { findHttpHead, httpHeadOf } from './detect-format.ts';
 import { nothingLike, readFooter } from './find-footer.ts';
 import { error, errorOf, throwFirstError, type VhdFinding } from './findings.ts';
@@ -176,9 +176,13 @@ async function* readBlocks(
   try {
     for (const index of head.fileOrder) {
       await skipTo(reader, table[index]! * SECTOR_SIZE, `block ${index}`, file);
-      const bytes = await readPiece(reader, layout.stride, `block ${index}`, file);
       const offset = index * header.blockSize;
       const inside = Math.min(header.blockSize, size - offset) / SECTOR_SIZE;
+      if (header.blockSize > VHD_BLOCK_SIZE) {
+        yield* readLargeBlock(reader, layout, { what: `block ${index}`, offset, inside, file });
+        continue;
+      }
+      const bytes = await readPiece(reader, layout.stride, `block ${index}`, file);
       const data = bytes.subarray(layout.bitmapSize);
       for (const { start, count } of runsOfSetBits(bytes.subarray(0, layout.bitmapSize), inside)) {
         const at = start * SECTOR_SIZE;
@@ -190,6 +194,26 @@ async function* readBlocks(
   } finally {
     await reader.close();
   }
+}
+
+/** A block above the usual 2 MiB, in pieces of that: memory must not depend on what a file says. */
+async function* readLargeBlock(
+  reader: ByteReader,
+  { bitmapSize, stride }: Head['layout'],
+  { what, offset, inside, file }: { what: string; offset: number; inside: number; file: string | undefined },
+): AsyncGenerator<Block, void> {
+  const start = reader.offset;
+  const bitmap = await readPiece(reader, bitmapSize, what, file);
+  for (const run of runsOfSetBits(bitmap, inside)) {
+    const end = (run.start + run.count) * SECTOR_SIZE;
+    for (let at = run.start * SECTOR_SIZE; at < end; ) {
+      await skipTo(reader, start + bitmapSize + at, what, file);
+      const data = await readPiece(reader, Math.min(VHD_BLOCK_SIZE, end - at), what, file);
+      yield { offset: offset + at, data };
+      at += data.byteLength;
+    }
+  }
+  await skipTo(reader, start + stride, what, file);
 }
 
 /** Reads to the end of the stream, which has to be the first footer once more. */

@@ -2,7 +2,7 @@ import { mkdir, realpath, rename, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { hashDisk } from '../../src/disk/index.ts';
-import { openVhd, openVhdChain } from '../../src/vhd/index.ts';
+import { mergeVhdChain, openVhd, openVhdChain } from '../../src/vhd/index.ts';
 import { patterned } from '../support/patterned.ts';
 import { tempDir } from '../support/temp-dir.ts';
 import { toArray } from '../support/to-array.ts';
@@ -75,6 +75,13 @@ test('row 49, a parent UUID of zeros: a raw image lies below where the caller na
   expected.set(DATA.subarray(99 + 512, 99 + 1024), 512);
   expect(Buffer.compare(await bytesOf(chain), expected)).toBe(0);
   expect(chain.paths).toEqual([join(dir, 'old.vhd'), join(dir, 'new.vhd')]);
+  const rawParent = join(dir, 'image');
+  await mergeVhdChain([join(dir, 'old.vhd'), join(dir, 'new.vhd')], join(dir, 'full.vhd'), { rawParent });
+  await using full = await openVhd(join(dir, 'full.vhd'));
+  expect(full).toMatchObject({ kind: 'dynamic', parent: undefined });
+  expect(Buffer.compare(await bytesOf(full), expected)).toBe(0);
+  const withoutOldest = mergeVhdChain([join(dir, 'new.vhd')], join(dir, 'no.vhd'), { rawParent });
+  await expect(withoutOldest).rejects.toMatchObject({ code: 'VHD_PARENT_MISMATCH' });
 });
 
 test('a lone base is a chain of one', async () => {
