@@ -53,6 +53,7 @@ export async function runCommand(
   let stopping: Promise<void> | undefined;
   const stop = () => {
     stopping = endChild(child, clock, over.signal);
+    stopping.catch(() => {}); // not swallowed: awaited below
   };
   signal.addEventListener('abort', stop, { once: true });
   try {
@@ -71,7 +72,7 @@ export async function runCommand(
 async function exitOf(child: ChildProcess, clock: Clock): Promise<CommandEnd> {
   const exited = Promise.withResolvers<CommandEnd>();
   const closed = Promise.withResolvers<void>();
-  child.once('error', exited.reject);
+  child.on('error', exited.reject);
   child.once('exit', (exitCode, killedBy) => exited.resolve({ exitCode, killedBy }));
   child.once('close', () => closed.resolve());
   const end = await exited.promise;

@@ -82,12 +82,15 @@ export async function makeSnapshot(host: Host, vm: VmRecord, options: TakeSnapsh
   const intent: Intent = { uuid: vm.uuid, runId, runner, at };
   await writeMark(host, 'VM', vm.ref, key, intent);
   const by = { vmUuid: vm.uuid, runId, runner, at };
-  const { ref, consistency, takenAt } = await betweenHooks(hooks, hookSettings(vm, options), async () => ({
-    takenAt: clock.now(),
-    ...(await quiesceOrNot(host, vm, { mode: quiesce, name, by, observer, signal }, () =>
-      callSnapshot(host, vm, name, excludeVdis, signal),
-    )),
-  }));
+  let takenAt = clock.now();
+  const takePlain = () => {
+    takenAt = clock.now();
+    return callSnapshot(host, vm, name, excludeVdis, signal);
+  };
+  const { ref, consistency } = await betweenHooks(hooks, hookSettings(vm, options), () => {
+    takenAt = clock.now();
+    return quiesceOrNot(host, vm, { mode: quiesce, name, by, observer, signal }, takePlain);
+  });
   const { mark, disks } = await markSnapshot(host, ref, by, { excluded: new Set(excludeVdis), signal });
   await removeMark(host, 'VM', vm.ref, key);
   return { uuid: mark.uuid, ref, vmUuid: vm.uuid, vmRef: vm.ref, disks, mark, consistency, takenAt };

@@ -127,6 +127,39 @@ describe('NBD servers', () => {
     expect((await pool.host.listNetworks())[1]!.purposes).toEqual(['nbd']);
   });
 
+  test('each host at each of its addresses; hosts without one are told', async () => {
+    await using pool = await startPool();
+    await twoDiskVm(pool);
+    const { world, refs } = pool.simulator;
+    const template = world.getObject('host', refs.host);
+    const addHost = (name_label: string) => {
+      const { uuid: _uuid, PIFs: _pifs, PBDs: _pbds, ...fields } = template;
+      return world.addObject('host', { ...fields, name_label });
+    };
+    const second = addHost('second');
+    addHost('third');
+    world.addObject('PIF', {
+      host: second,
+      network: refs.network,
+      IP: '127.0.0.2',
+      IPv6: ['fd00::2/64'],
+      currently_attached: true,
+    });
+    const findings = await preflight(pool.host);
+    const nbd = findings.filter(({ id }) => /^nbd\.(session|no-address|port-closed)/.test(id));
+    expect(nbd.map(({ id, subject, evidence }) => [id, subject.name, evidence['address']])).toEqual([
+      ['nbd.session', 'simulated-host', '127.0.0.1'],
+      ['nbd.port-closed', 'second', '127.0.0.2'], // IPv4 only; and no storage of it tells a port: NBD's own is tried
+      ['nbd.no-address', 'third', undefined],
+    ]);
+    expect(findings.filter(({ id }) => id === 'host.certificate')).toHaveLength(3);
+    const chosen = await preflight(pool.host, { hosts: ['third', 'simulated-host'] });
+    expect(chosen.filter(({ id }) => id === 'host.clock').map(({ subject }) => subject.name)).toEqual([
+      'third',
+      'simulated-host',
+    ]);
+  });
+
   test('many disks attached to the control domain', async () => {
     await using pool = await startPool();
     const vm = await pool.simulator.createVm({ disks: Array.from({ length: 8 }, () => ({ size: 4 * MIB })) });

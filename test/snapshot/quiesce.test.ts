@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { systemClock } from '../../src/core/index.ts';
 import type { Host } from '../../src/host/index.ts';
 import {
   destroySnapshot,
@@ -133,3 +134,25 @@ test.each(['SR_BACKEND_FAILURE_44', 'SR_BACKEND_FAILURE_109'])(
     expect(await everything(pool)).toEqual(before);
   },
 );
+
+test('the time of a snapshot is that of the call that made it', async () => {
+  await using pool = await startPool({ profile: 'citrix-hypervisor-8.0', nbd: false });
+  const vm = await vmWithTools(pool);
+  let now = 1_000_000;
+  const clock = { ...systemClock, now: () => now };
+  const before = {
+    run() {
+      now += 1000; // freezing takes its time, too
+    },
+  };
+  expect((await take(pool, vm.uuid, { clock, hooks: { before } })).takenAt).toBe(1_001_000);
+  const host: Host = {
+    ...pool.host,
+    callAsync(method, args, options) {
+      if (method === 'VM.snapshot_with_quiesce') now += 600_000;
+      return pool.host.callAsync(method, args, options);
+    },
+  };
+  pool.simulator.fault('quiesce', { code: 'VM_SNAPSHOT_WITH_QUIESCE_TIMEOUT' });
+  expect((await take({ ...pool, host }, vm.uuid, { clock })).takenAt).toBe(1_601_000);
+});
