@@ -11,8 +11,11 @@ import { group, row } from './support/row.ts';
 
 const run = promisify(execFile);
 
-/** How the programs and libraries of every system begin: ELF, Mach-O in its four kinds and fat, PE, WebAssembly. */
-const NATIVE = ['7f454c46', 'feedface', 'feedfacf', 'cefaedfe', 'cffaedfe', 'cafebabe', '4d5a', '0061736d'];
+/**
+ * How the programs and libraries of every system begin: ELF, Mach-O in its four kinds and fat, PE. WebAssembly is not
+ * among them: Node runs it on every machine, and nothing is built (docs/decisions/0006).
+ */
+const NATIVE = ['7f454c46', 'feedface', 'feedfacf', 'cefaedfe', 'cffaedfe', 'cafebabe', '4d5a'];
 const NATIVE_NAMES = new Set(['.node', '.so', '.dylib', '.dll', '.exe', '.ko', '.o', '.a', '.rpm', '.deb', '.gyp']);
 
 interface Manifest {
