@@ -188,6 +188,7 @@ export {
   type Manifest,
   type ManifestDisk,
   type ManifestFile,
+  type ManifestImage,
   memoryStore,
   type OpenRepositoryOptions,
   openRepository,

@@ -9,6 +9,7 @@ export {
   type Manifest,
   type ManifestDisk,
   type ManifestFile,
+  type ManifestImage,
   type PointId,
   type PointType,
   type Strategy,

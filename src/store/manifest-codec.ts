@@ -19,6 +19,7 @@ import {
   type Manifest,
   type ManifestDisk,
   type ManifestFile,
+  type ManifestImage,
   type PointId,
   type Warning,
 } from './manifest.ts';
@@ -52,7 +53,7 @@ const disk = object<ManifestDisk>({
   srType: text,
   mode: oneOf('full', 'delta', 'excluded'),
   reason: text,
-  transport: oneOf('raw', 'vhd', 'nbd', 'none'),
+  transport: oneOf('raw', 'vhd', 'nbd', 'xva', 'none'),
   file: optional(text),
   format: optional(oneOf('vhd', 'raw')),
   vhdUuid: optional(text),
@@ -87,6 +88,7 @@ const manifest: Check<Manifest> = object<Manifest>({
   }),
   snapshot: object<Manifest['snapshot']>({ uuid: text, kept: boolean }),
   disks: arrayOf(disk),
+  image: optional(object<ManifestImage>({ compression: oneOf('none', 'gzip', 'zstd'), plainLength: integer })),
   files: arrayOf(file),
   decisions: arrayOf(object<Decision>({ subject: text, topic: text, choice: text, reason: text })),
   warnings: arrayOf(object<Warning>({ code: text, message: text })),
@@ -160,14 +162,20 @@ function checkFiles({ point: own, files }: Manifest): void {
   }
 }
 
-function checkDisks({ point: own, strategy, type, disks, files }: Manifest): void {
+function checkDisks({ point: own, strategy, type, disks, image, files }: Manifest): void {
+  const isImage = strategy === 'image' && type === 'full';
   const layers = new Set(files.filter(({ role }) => role === 'disk').map(({ name }) => name));
   const seen = new Set<string>();
   for (const [index, entry] of disks.entries()) {
     const at = `disks[${index}]`;
     expectField(`${at}.vdiUuid`, !seen.has(entry.vdiUuid), 'each disk once', entry.vdiUuid);
     seen.add(entry.vdiUuid);
-    const insideImage = strategy === 'image' && type === 'full' && entry.mode === 'full';
+    const insideImage = isImage && entry.mode === 'full';
+    expectField(`${at}.transport`, insideImage === (entry.transport === 'xva'), 'xva inside an image', entry.transport);
+    if (insideImage) {
+      expectField(`${at}.vhdUuid`, entry.vhdUuid !== undefined, 'that of the VHD it becomes', entry.vhdUuid);
+      expectField(`${at}.snapshotVdiUuid`, entry.snapshotVdiUuid !== undefined, 'its name in the image', undefined);
+    }
     if (entry.mode === 'excluded' || insideImage) {
       expectField(`${at}.file`, entry.file === undefined, 'none for a disk without a layer of its own', entry.file);
     } else {
@@ -186,8 +194,9 @@ function checkDisks({ point: own, strategy, type, disks, files }: Manifest): voi
   }
   expectField('files', layers.size === 0, 'only layers that a disk names', [...layers].join(', '));
   const images = files.filter(({ role }) => role === 'image').length;
-  const expectedImages = strategy === 'image' && type === 'full' ? 1 : 0;
+  const expectedImages = isImage ? 1 : 0;
   expectField('files', images === expectedImages, `${expectedImages} image files`, images);
+  expectField('image', (image !== undefined) === isImage, isImage ? 'how it is compressed' : 'none', image);
 }
 
 function isOther(base: string | undefined, own: string): boolean {

@@ -32,6 +32,13 @@ export interface ManifestFile {
   readonly sha256: string;
 }
 
+/** The archive of a full by the image strategy. */
+export interface ManifestImage {
+  readonly compression: 'none' | 'gzip' | 'zstd';
+  /** Without compression, in bytes. */
+  readonly plainLength: number;
+}
+
 export type DiskMode = 'full' | 'delta' | 'excluded';
 
 export interface ManifestDisk {
@@ -48,12 +55,15 @@ export interface ManifestDisk {
   readonly mode: DiskMode;
   /** Why this mode: `first backup of this disk`, `the base snapshot is gone` … */
   readonly reason: string;
-  /** How the data came; `none` for an excluded disk. */
-  readonly transport: 'raw' | 'vhd' | 'nbd' | 'none';
-  /** Name of the layer's file, relative to the VM's folder; none for an excluded disk. */
+  /** How the data came: `xva` inside the point's image, `none` for an excluded disk. */
+  readonly transport: 'raw' | 'vhd' | 'nbd' | 'xva' | 'none';
+  /** Name of the layer's file, relative to the VM's folder; none for a disk that is excluded or inside the image. */
   readonly file?: string | undefined;
   readonly format?: 'vhd' | 'raw' | undefined;
-  /** The layer's own VHD uuid: what the next delta names as its parent. */
+  /**
+   * The layer's own VHD uuid: what the next delta names as its parent. A disk inside the image has one, too: that of the
+   * VHD `disks/<vdi>/<point>.vhd` which it becomes when it is taken out of the image.
+   */
   readonly vhdUuid?: string | undefined;
   /** The layer's VHD timestamp, in seconds since 2000-01-01T00:00:00Z. */
   readonly vhdTimestamp?: number | undefined;
@@ -99,6 +109,8 @@ export interface Manifest {
     readonly kept: boolean;
   };
   readonly disks: readonly ManifestDisk[];
+  /** Of a full by the image strategy, and only of that. */
+  readonly image?: ManifestImage | undefined;
   readonly files: readonly ManifestFile[];
   readonly decisions: readonly Decision[];
   readonly warnings: readonly Warning[];

@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
 import { BackupError, type CallOptions } from '../core/index.ts';
-import { type ByteSource, type Disk, rawDisk } from '../disk/index.ts';
+import { type ByteSource, type Disk, overlay, rawDisk } from '../disk/index.ts';
 import { openVhd, overlayVhds } from '../vhd/index.ts';
+import { openXva } from '../xva/index.ts';
 import { manifestName, vmFolder } from './layout.ts';
 import type { Manifest, ManifestDisk, ManifestFile, PointId } from './manifest.ts';
 import { followBases, readManifest, readWhole } from './points.ts';
@@ -32,16 +33,22 @@ export async function openMergedDisk(
   options: CallOptions = {},
 ): Promise<Disk> {
   const { layers, imageRoot } = await openChain(store, await readManifest(store, id, options), vdiUuid, options);
-  if (imageRoot === undefined) return overlayVhds(layers.map(({ disk }) => disk));
-  await closeLayers(layers);
-  throw noLayer(imageRoot, findDisk(imageRoot, vdiUuid));
+  const disks = layers.map(({ disk }) => disk);
+  if (imageRoot === undefined) return overlayVhds(disks);
+  try {
+    const root = await openImageDisk(store, imageRoot, vdiUuid, options);
+    return disks.length === 0 ? root : overlay([root, ...disks]);
+  } catch (error) {
+    await closeLayers(layers);
+    throw error;
+  }
 }
 
 /** The layers of one disk, opened and checked to fit one another. */
 export interface OpenedChain {
   /** Root first. */
   readonly layers: readonly Layer[];
-  /** The point whose XVA holds what lies below the layers, where the image strategy made it. */
+  /** The point whose XVA holds what lies below the layers, where the image strategy made it; the archive is there. */
   readonly imageRoot: Manifest | undefined;
 }
 
@@ -56,11 +63,12 @@ export async function openChain(
   const imageRoot = isInsideImage(manifests[0]!, vdiUuid) ? manifests.shift() : undefined;
   const layers: Layer[] = [];
   try {
+    if (imageRoot !== undefined) await (await openImage(store, imageRoot, options)).source.close();
     for (const manifest of manifests) {
       const layer = await openManifestLayer(store, manifest, vdiUuid, options);
       layers.push(layer);
-      // What an XVA holds has no uuid that a delta could be held against.
-      if (layers.length > 1 || imageRoot === undefined) checkLink(layer, layers.at(-2));
+      if (layers.length === 1 && imageRoot !== undefined) checkImageLink(layer, imageRoot);
+      else checkLink(layer, layers.at(-2));
     }
     return { layers, imageRoot };
   } catch (error) {
@@ -138,6 +146,46 @@ function checkLayer({ disk, entry, file, uuid, parentUuid }: Layer): void {
   }
   const sectors = Math.ceil(entry.size / 512) * 512; // a VHD holds whole sectors
   if (disk.size !== entry.size && disk.size !== sectors) throw pointBroken(file, 'disk size', entry.size, disk.size);
+}
+
+/** The archive of a full by the image strategy, as long as it was written. */
+async function openImage(
+  store: Store,
+  manifest: Manifest,
+  options: CallOptions,
+): Promise<{ readonly source: ByteSource; readonly file: string }> {
+  const record = fileOfRole(manifest, 'image');
+  const file = vmFolder(manifest.vm.uuid) + record.name;
+  return { source: await openRecorded(store, file, record, options), file };
+}
+
+/**
+ * A disk inside the archive of a point, found there by the uuid of its snapshot. Closing it closes the archive.
+ *
+ * @throws FormatError `XVA_COMPRESSED`; BackupError `POINT_BROKEN` where the archive has not what the manifest says.
+ */
+async function openImageDisk(store: Store, manifest: Manifest, vdiUuid: string, options: CallOptions): Promise<Disk> {
+  const { snapshotVdiUuid, size } = findDisk(manifest, vdiUuid);
+  const { source, file } = await openImage(store, manifest, options);
+  try {
+    const image = await openXva(source, { ...options, file });
+    const disk = image.disks.find((inside) => inside.vdiUuid === snapshotVdiUuid);
+    if (disk === undefined) throw pointBroken(file, 'ova.xml', `a VDI ${snapshotVdiUuid}`, 'none');
+    if (disk.size !== size) throw pointBroken(file, `size of VDI ${snapshotVdiUuid}`, size, disk.size);
+    const close = () => image.close();
+    return { ...disk, close, [Symbol.asyncDispose]: close };
+  } catch (error) {
+    await source.close();
+    throw error;
+  }
+}
+
+/** Does a layer build on a disk inside an archive? It names the VHD that the disk becomes outside. */
+export function checkImageLink({ file, parentUuid, disk, entry }: Layer, image: Manifest): void {
+  const { vhdUuid, size } = findDisk(image, entry.vdiUuid);
+  const inside = `that of the disk in the image of ${image.point}`;
+  if (parentUuid !== vhdUuid) throw pointBroken(file, 'parent', `${vhdUuid}, ${inside}`, parentUuid ?? 'none');
+  if (disk.size < size) throw pointBroken(file, 'disk size', `at least ${size}, ${inside}`, disk.size);
 }
 
 /** Does a layer build on the one below it? Only the uuid is the link; names say where to look. */

@@ -68,9 +68,11 @@ export interface Repository {
   /** The one layer that the point itself holds of a disk: in a delta, what did not change is `absent`. */
   openLayer(id: PointId, vdiUuid: string, options?: CallOptions): Promise<Disk>;
   /**
-   * A disk as it was at the point: its layers, checked to fit one another and merged. Closing it closes them.
+   * A disk as it was at the point: its layers, checked to fit one another and merged. Closing it closes them. The root may
+   * lie inside an archive (XVA).
    *
-   * @throws BackupError `NOT_FOUND` where the point holds no such disk, or has it only inside its XVA;
+   * @throws FormatError `XVA_COMPRESSED` where that archive is compressed; BackupError `NOT_FOUND` where the point holds
+   * no such disk;
    * `POINT_BROKEN` where a layer is missing, is not as long as it was, or does not build on the one below it.
    */
   openDisk(id: PointId, vdiUuid: string, options?: CallOptions): Promise<Disk>;

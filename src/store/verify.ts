@@ -2,9 +2,10 @@ import { createHash } from 'node:crypto';
 import { BackupError, type CallOptions } from '../core/index.ts';
 import type { ByteSource } from '../disk/index.ts';
 import { checkVhd } from '../vhd/index.ts';
+import { checkXva } from '../xva/index.ts';
 import { manifestName, pointOfName, VMS_FOLDER, vmFolder } from './layout.ts';
 import type { Manifest, ManifestDisk, ManifestFile, PointId } from './manifest.ts';
-import { checkLink, isInsideImage, openManifestLayer, openRecorded, pointBroken } from './open-disk.ts';
+import { checkImageLink, checkLink, isInsideImage, openManifestLayer, openRecorded, pointBroken } from './open-disk.ts';
 import { basesOf, pointsAmong, readManifest } from './points.ts';
 import type { Store } from './store.ts';
 import type { Damage, PointReport, VerifyOptions, VerifyReport } from './verify-report.ts';
@@ -72,6 +73,7 @@ async function verifyPoint(
         bytesRead += record.length;
         if (sha256 !== record.sha256) throw pointBroken(file, 'SHA-256', record.sha256, sha256);
       }
+      if (record.role === 'image' && level === 'content') await checkImage(source, file, damage, signal);
       const disk = manifest.disks.find((entry) => entry.file === record.name);
       if (disk?.format === 'vhd' && level === 'content') await checkBitmaps(source, file, damage, signal);
       if (disk !== undefined) await checkLayer(store, manifest, disk, known, { signal });
@@ -97,7 +99,7 @@ async function checkLayer(
     if (entry === undefined || entry.mode === 'excluded') {
       throw pointBroken(layer.file, 'base', `disk ${vdiUuid} in ${basePoint}`, 'none');
     }
-    if (isInsideImage(base, vdiUuid)) return; // what an XVA holds has no uuid to hold a delta against
+    if (isInsideImage(base, vdiUuid)) return checkImageLink(layer, base);
     const below = await noteDamage(layer.file, [], options.signal, () =>
       openManifestLayer(store, base, vdiUuid, options),
     );
@@ -120,6 +122,16 @@ async function checkBitmaps(
 ): Promise<void> {
   const { findings } = await checkVhd(source, { level: 'bitmaps', signal });
   for (const { code, message, severity } of findings) if (severity === 'error') damage.push({ file, code, message });
+}
+
+async function checkImage(
+  source: ByteSource,
+  file: string,
+  damage: Damage[],
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const { findings } = await checkXva(source, { signal });
+  for (const { code, message } of findings) damage.push({ file, code, message: `${file}: ${message}` });
 }
 
 /** Runs a check; what the store or a format says against it becomes damage. Aborts and bugs are thrown. */

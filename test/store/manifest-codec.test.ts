@@ -121,19 +121,27 @@ test.each<[string, Manifest, string, unknown, string]>([
   ['a hash in capitals', full, 'files[0].sha256', 'A'.repeat(64), 'files[0].sha256'],
   ['a time without a zone', full, 'createdAt', '2026-11-22T18:05:12.345', 'createdAt'],
   ['a time that is none', full, 'createdAt', '2026-13-22T18:05:12Z', 'createdAt'],
-  ['the image strategy without an image', full, 'strategy', 'image', 'disks[0].file'],
+  ['the image strategy without an image', full, 'strategy', 'image', 'disks[0].transport'],
+  ['an image outside the image strategy', full, 'image', { compression: 'none', plainLength: 1 }, 'image'],
 ])('%s is refused', (_, manifest, path, value, field) => {
   expect(refusal(manifest, tampered(manifest, path, value))).toMatchObject({ code: 'POINT_BROKEN', facts: { field } });
 });
 
 test('a full image holds its disks itself', () => {
   const file = { name: `images/${full.point}.xva.zst`, role: 'image', length: 1, sha256: '0'.repeat(64) } as const;
-  const { file: _file, format: _format, vhdUuid: _uuid, ...inside } = full.disks[0]!;
-  const image: Manifest = { ...full, strategy: 'image', files: [file], disks: [inside] };
+  const { file: _file, format: _format, ...disk } = full.disks[0]!;
+  const inside = { ...disk, transport: 'xva', snapshotVdiUuid: OTHER_VDI } as const;
+  const archive = { compression: 'zstd', plainLength: 4096 } as const;
+  const image: Manifest = { ...full, strategy: 'image', files: [file], disks: [inside], image: archive };
   expect(decodeManifest(encodeManifest(image), idOf(full))).toStrictEqual(image);
   const two = [file, { ...file, name: `images/${full.point}.xva` }];
   expect(refusal(full, { ...image, files: two })).toMatchObject({ facts: { field: 'files' } });
   expect(refusal(full, { ...image, files: [] })).toMatchObject({ facts: { field: 'files' } });
+  expect(refusal(full, { ...image, image: undefined })).toMatchObject({ facts: { field: 'image' } });
+  const nameless = { ...image, disks: [{ ...inside, vhdUuid: undefined }] };
+  expect(refusal(full, nameless)).toMatchObject({ facts: { field: 'disks[0].vhdUuid' } });
+  const lost = { ...image, disks: [{ ...inside, snapshotVdiUuid: undefined }] };
+  expect(refusal(full, lost)).toMatchObject({ facts: { field: 'disks[0].snapshotVdiUuid' } });
 });
 
 test('any damage to the bytes is refused with a code, or harmless', () => {

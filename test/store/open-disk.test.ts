@@ -12,11 +12,15 @@ import {
   type Store,
 } from '../../src/store/index.ts';
 import { vhdStream, writeVhd } from '../../src/vhd/index.ts';
+import { xvaDisks, xvaStream } from '../../src/xva/index.ts';
 import { patterned } from '../support/patterned.ts';
 import { tempDir } from '../support/temp-dir.ts';
+import { metadataFor } from '../xva/support.ts';
 import { contentOf, diskOf, idOf, MIB, makePoint, OTHER_VDI, VDI, VM, writeFull } from './support/points.ts';
 
 const SECTOR = 512;
+/** The identity of a disk in an image. */
+const IN_IMAGE = '00000000-0000-4000-8000-000000000001';
 
 /** A run that a layer holds; all else is absent. `seed` 0: zeros. */
 interface Run {
@@ -233,29 +237,80 @@ test('a disk that was added later starts its own chain', async () => {
   expect(Buffer.compare(await readBytes(disk, 0, disk.size), patterned(MIB, 5))).toBe(0);
 });
 
-test('a delta of the image strategy stands on what the XVA holds', async () => {
+/** A full by the image strategy, of one disk, and a delta on it. */
+async function imageAndDelta(compression: 'none' | 'zstd', parentUuid = IN_IMAGE) {
   const repository = await openRepository(memoryStore());
   await using first = await repository.begin(VM, 'full');
-  await first.writeFile('image', first.fileNames.imageZstd, patterned(1000));
-  const inside = diskOf({ size: MIB, transport: 'none' });
-  const full = await first.commit(contentOf(first, { strategy: 'image', disks: [inside] }));
-  await expect(repository.openDisk(idOf(full), VDI)).rejects.toMatchObject({
+  const metadata = metadataFor([MIB]);
+  const content = patterned(MIB, 7);
+  const [{ id, vdiUuid: snapshotVdiUuid } = { id: '', vdiUuid: '' }] = xvaDisks(metadata);
+  const options = compression === 'none' ? {} : { compression };
+  const xva = await xvaStream({ metadata, disks: [{ id, disk: memoryDisk(content) }] }, options);
+  const names = first.fileNames;
+  await first.writeFile('image', compression === 'none' ? names.image : names.imageZstd, xva.chunks);
+  const inside = diskOf({ size: MIB, transport: 'xva', vhdUuid: IN_IMAGE, vhdTimestamp: 1, snapshotVdiUuid });
+  const image = { compression, plainLength: xva.plainLength };
+  const full = await first.commit(contentOf(first, { strategy: 'image', disks: [inside], image }));
+
+  const writer = await repository.begin(VM, 'incr');
+  const parent = { uuid: parentUuid, name: `${full.point}.vhd` };
+  const spec: LayerSpec = { size: 2 * MIB, runs: [{ offset: 512, length: 512, seed: 3 }], how: 'stream' };
+  const vhd = await vhdStream(layerDisk(spec, 'absent'), { type: 'differencing', parent });
+  const { name: file } = await writer.writeFile('disk', writer.layerName(VDI, 'vhd'), vhd);
+  const delta = diskOf({ size: 2 * MIB, file, format: 'vhd', mode: 'delta', basePoint: full.point });
+  return {
+    repository,
+    full,
+    content,
+    writer,
+    incr: contentOf(writer, { strategy: 'image', disks: [delta], base: full.point }),
+  };
+}
+
+test('a disk of the image strategy is read out of its XVA, with a delta on it', async () => {
+  const { repository, full, content, writer, incr: incrContent } = await imageAndDelta('none');
+  const incr = await writer.commit(incrContent);
+  await using root = await repository.openDisk(idOf(full), VDI);
+  expect(Buffer.compare(await readBytes(root, 0, root.size), content)).toBe(0);
+  await using disk = await repository.openDisk(idOf(incr), VDI);
+  const expected = new Uint8Array(2 * MIB);
+  expected.set(content);
+  expected.set(patterned(512, 3), 512);
+  expect(Buffer.compare(await readBytes(disk, 0, disk.size), expected)).toBe(0);
+  await using layer = await repository.openLayer(idOf(incr), VDI);
+  expect(await countExtentBytes(layer.extents(), 'data')).toBe(512);
+  await expect(repository.openLayer(idOf(full), VDI)).rejects.toMatchObject({
     code: 'NOT_FOUND',
     message: expect.stringContaining('inside the XVA') as string,
   });
-
-  await using second = await repository.begin(VM, 'incr');
-  const parent = { uuid: '00000000-0000-4000-8000-000000000001', name: 'on-the-host.vhd' };
-  const spec: LayerSpec = { size: MIB, runs: [{ offset: 512, length: 512, seed: 3 }], how: 'stream' };
-  const vhd = await vhdStream(layerDisk(spec, 'absent'), { type: 'differencing', parent });
-  const { name: file } = await second.writeFile('disk', second.layerName(VDI, 'vhd'), vhd);
-  const delta = diskOf({ size: MIB, file, format: 'vhd', mode: 'delta', basePoint: full.point });
-  const content = contentOf(second, { strategy: 'image', disks: [delta], base: full.point });
-  const incr = await second.commit(content);
-  await using layer = await repository.openLayer(idOf(incr), VDI);
-  expect(await countExtentBytes(layer.extents(), 'data')).toBe(512);
-  await expect(repository.openDisk(idOf(incr), VDI)).rejects.toMatchObject({ code: 'NOT_FOUND' });
   expect((await repository.verify('all', { level: 'content' })).ok).toBe(true);
-  await using image = await repository.openFile(idOf(full), 'image');
-  expect(image.size).toBe(1000);
+});
+
+test('a compressed XVA says what to do, and is checked through its compression', async () => {
+  const { repository, full, writer, incr: incrContent } = await imageAndDelta('zstd');
+  await writer.commit(incrContent);
+  await expect(repository.openDisk(idOf(full), VDI)).rejects.toMatchObject({
+    code: 'XVA_COMPRESSED',
+    message: expect.stringContaining(`images/${full.point}.xva.zst`) as string,
+  });
+  expect((await repository.verify('all', { level: 'content' })).ok).toBe(true);
+});
+
+test('a delta that names another parent than the disk in the XVA is no point', async () => {
+  const { writer, incr } = await imageAndDelta('none', '00000000-0000-4000-8000-00000000dead');
+  await expect(writer.commit(incr)).rejects.toMatchObject({ code: 'POINT_BROKEN', facts: { field: 'parent' } });
+  await writer.abort();
+});
+
+test('damage inside an XVA whose hash was renewed is found by its own checksums', async () => {
+  const repository = await openRepository(memoryStore());
+  await using writer = await repository.begin(VM, 'full');
+  await writer.writeFile('image', writer.fileNames.image, patterned(1024));
+  const snapshotVdiUuid = OTHER_VDI;
+  const inside = diskOf({ size: MIB, transport: 'xva', vhdUuid: IN_IMAGE, vhdTimestamp: 1, snapshotVdiUuid });
+  const image = { compression: 'none', plainLength: 1024 } as const;
+  const { point } = await writer.commit(contentOf(writer, { strategy: 'image', disks: [inside], image }));
+  expect((await repository.verify('all')).ok).toBe(true);
+  const [report] = (await repository.verify('all', { level: 'content' })).points;
+  expect(report).toMatchObject({ restorable: false, damage: [{ file: `vms/${VM}/images/${point}.xva` }] });
 });
