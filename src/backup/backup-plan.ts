@@ -1,5 +1,6 @@
 import type { Decision } from '../core/index.ts';
 import type { QuiesceMode } from '../snapshot/index.ts';
+import type { Strategy } from '../store/index.ts';
 
 /** How many bytes a step will move. */
 export interface ByteEstimate {
@@ -30,8 +31,10 @@ export interface DiskPlan {
   readonly mode: 'full' | 'delta' | 'excluded';
   /** Why this mode. */
   readonly reason: string;
-  /** How a full of this disk travels: also what a delta falls back to. */
-  readonly transport: 'raw' | 'vhd';
+  /**
+   * How a full of this disk travels: also what a delta falls back to. `xva`: inside the image of the whole VM.
+   */
+  readonly transport: 'raw' | 'vhd' | 'xva';
   readonly transportReason: string;
   /** What the layer is stored as; a VHD ends at 2040 GiB. */
   readonly format: 'vhd' | 'raw';
@@ -54,14 +57,14 @@ export interface PlanConflict {
 /** Plain data: what a run would do, and why. It can be stored, shown, approved, and run later by another process. */
 export interface BackupPlan {
   readonly format: 1;
-  readonly strategy: 'changed-blocks';
+  readonly strategy: Strategy;
   /** ISO 8601, UTC. */
   readonly plannedAt: string;
   readonly vm: { readonly uuid: string; readonly name: string; readonly powerState: string };
   readonly repositoryId: string;
   /** `incr` as soon as one disk is a delta. */
   readonly type: 'full' | 'incr';
-  /** The point that the deltas build on. */
+  /** The point that the deltas build on: the newest (changed-blocks), or the last full (image). */
   readonly basePoint?: string | undefined;
   readonly disks: readonly DiskPlan[];
   readonly expectedBytes: ByteEstimate;
@@ -74,6 +77,8 @@ export interface BackupPlan {
   /** Unchanged runs of at most so many bytes between changes are read with them. */
   readonly mergeGap: number;
   readonly vtpm: 'include' | 'omit';
+  /** What the host is asked to do with the image; of the image strategy only. */
+  readonly compression?: 'none' | 'zstd' | undefined;
   /** Uuid of the network for NBD; any, if none is named. */
   readonly network?: string | undefined;
   readonly conflicts: readonly PlanConflict[];

@@ -29,10 +29,11 @@ export function decideDisks(facts: DiskFacts): DiskPlan[] {
   return facts.disks.map((disk) => decideDisk(disk, facts));
 }
 
-function decideDisk(disk: VmDisk, facts: DiskFacts): DiskPlan {
+/** What a plan says of a disk, whatever happens to it. */
+export function describeDisk(disk: VmDisk, asked: 'auto' | 'raw' | 'vhd') {
   const { vdi, sr, vbd } = disk;
-  const { transport, reason: transportReason } = decideTransport(disk, facts.options.transport);
-  const common = {
+  const { transport, reason: transportReason } = decideTransport(disk, asked);
+  return {
     vdiUuid: vdi.uuid,
     name: vdi.name_label,
     device: vbd.userdevice,
@@ -44,6 +45,11 @@ function decideDisk(disk: VmDisk, facts: DiskFacts): DiskPlan {
     transportReason,
     format: vdi.virtual_size > MAX_VHD_SIZE ? 'raw' : 'vhd',
   } as const;
+}
+
+function decideDisk(disk: VmDisk, facts: DiskFacts): DiskPlan {
+  const { vdi } = disk;
+  const common = describeDisk(disk, facts.options.transport);
   const excluded = facts.excluded.get(vdi.uuid);
   if (excluded !== undefined) {
     const nothing = { value: 0, upperBound: 0, basis: 'excluded' };
@@ -52,7 +58,13 @@ function decideDisk(disk: VmDisk, facts: DiskFacts): DiskPlan {
   const enableTracking = wantsTracking(disk, facts);
   const base = deltaBase(disk, facts);
   if ('why' in base) {
-    return { ...common, mode: 'full', reason: base.why, enableTracking, expectedBytes: fullBytes(disk, transport) };
+    return {
+      ...common,
+      mode: 'full',
+      reason: base.why,
+      enableTracking,
+      expectedBytes: fullBytes(disk, common.transport),
+    };
   }
   return {
     ...common,
@@ -136,7 +148,8 @@ function decideTransport(
   return { transport: 'vhd', reason: 'stored as VHD: only allocated blocks travel' };
 }
 
-function fullBytes({ vdi }: VmDisk, transport: 'raw' | 'vhd'): ByteEstimate {
+/** The bytes of a full. */
+export function fullBytes({ vdi }: VmDisk, transport: 'raw' | 'vhd'): ByteEstimate {
   if (transport === 'raw') return { value: vdi.virtual_size, upperBound: vdi.virtual_size, basis: 'virtual size' };
   return { upperBound: vdi.virtual_size, basis: 'virtual size; blocks that were never written do not travel' };
 }

@@ -34,7 +34,12 @@ export async function tidyUp(
   let broken = false;
   const latest = await repository.latest(vm.uuid, strategy, { signal, onBroken: () => (broken = true) });
   if (broken) return; // what a point that cannot be read needs, nobody knows
-  await removeBases(host, repository, vm, strategy, latest?.point, recorder, { signal, clock });
+  await removeBases(host, repository, vm, strategy, latest && pointOfBase(latest), recorder, { signal, clock });
+}
+
+/** The point whose snapshot the next increment needs: the newest, or of the image strategy its full. */
+export function pointOfBase({ strategy, base, point }: Manifest): string {
+  return strategy === 'image' ? (base ?? point) : point;
 }
 
 /** Turns tracking on where the plan says so; a disk that the host refuses is a warning. */
@@ -78,11 +83,15 @@ async function turnOn(host: Host, vdiUuid: string): Promise<Turned> {
   }
 }
 
-/** The point is durable: older bases go, and this run's snapshot, too, unless it is the new base. Failures are warnings. */
+/**
+ * The point is durable: older bases go, all where no increment is to follow, and this run's snapshot, too, unless it is
+ * the new base. Failures are warnings.
+ */
 export async function finish(
   host: Host,
   repository: Repository,
   vm: VmRecord,
+  plan: BackupPlan,
   snapshot: Snapshot,
   manifest: Manifest,
   recorder: RunRecorder,
@@ -95,7 +104,8 @@ export async function finish(
   if (kept) recorder.receipt.push({ kind: 'snapshot', uuid: snapshot.uuid, name: vm.name_label, state: 'kept' });
   try {
     if (!kept) recorder.receipt.push(...(await discardRun(host, vm.uuid, recorder.runId, { signal, clock })));
-    const keepPoint = kept ? manifest.point : undefined;
+    const builtOn = plan.strategy === 'image' && plan.keepForIncremental ? manifest.base : undefined;
+    const keepPoint = kept ? manifest.point : builtOn;
     await removeBases(host, repository, vm, manifest.strategy, keepPoint, recorder, { signal, clock });
   } catch (error) {
     recorder.warn('SNAPSHOT_LEFT', `a snapshot that is no longer needed could not be removed: ${String(error)}`);

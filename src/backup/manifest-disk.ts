@@ -29,7 +29,7 @@ export function manifestDisk(plan: DiskPlan, done?: Transferred): ManifestDisk {
     basePoint: job.delta === undefined ? undefined : plan.base?.point,
     snapshotVdiUuid: job.snapshot.snapshotVdiUuid,
     bytesMoved,
-    changedBytes: job.delta?.changed.changedBytes,
+    changedBytes: job.delta?.changed?.changedBytes,
     trackingEnabled: ledger('tracking')?.choice === 'enabled',
   };
 }

@@ -1,13 +1,30 @@
-import { BackupError, type CallOptions, type Clock, type Decision, systemClock } from '../core/index.ts';
-import type { Host, VdiRecord, VmDisk } from '../host/index.ts';
+import { type CallOptions, type Clock, systemClock } from '../core/index.ts';
+import type { Host, VmDisk } from '../host/index.ts';
 import { assertCanSnapshot, type QuiesceMode } from '../snapshot/index.ts';
-import type { Manifest, PointId, Repository } from '../store/index.ts';
-import type { BackupPlan, ByteEstimate, DiskPlan, PlanConflict } from './backup-plan.ts';
+import type { PointId, Repository, Strategy } from '../store/index.ts';
+import type { BackupPlan, DiskPlan, PlanConflict } from './backup-plan.ts';
 import { type DiskFacts, decideDisks } from './decide-disks.ts';
+import { planImage } from './plan-image.ts';
+import {
+  decisionsOf,
+  diskConflicts,
+  findBaseSnapshots,
+  findBrokenLayers,
+  sumBytes,
+  unexpectedFulls,
+  whyBroken,
+} from './plan-parts.ts';
 
 export interface PlanBackupOptions extends CallOptions {
   /** Uuid, or a name that only one VM has. */
   readonly vm: string;
+  /**
+   * `changed-blocks`: a file for each disk, increments by changed block tracking over NBD, each on the point before.
+   * `image`: one archive (XVA) of the whole VM, increments by the host's own comparison of snapshots, each on the last full:
+   * any host, no licence, no NBD.
+   * @defaultValue `'changed-blocks'`
+   */
+  readonly strategy?: Strategy | undefined;
   /**
    * `auto`: deltas wherever they can be right, else fulls. `full`: a full of each disk. `incremental`: as `auto`, but a
    * disk that must be a full is a conflict.
@@ -15,12 +32,18 @@ export interface PlanBackupOptions extends CallOptions {
    */
   readonly mode?: 'auto' | 'full' | 'incremental' | undefined;
   /**
-   * Disks to leave out: a device (`'1'`), a VDI's uuid, or a predicate.
+   * Of the image strategy: does the host compress the archive? It costs the host's time, and single disks of a compressed
+   * archive cannot be opened. A host before 8.1 sends it plain, and the point says so.
+   * @defaultValue `'none'`
+   */
+  readonly compression?: 'none' | 'zstd' | undefined;
+  /**
+   * Disks to leave out: a device (`'1'`), a VDI's uuid, or a predicate. Not with the image strategy: an archive has all.
    * @defaultValue none
    */
   readonly exclude?: readonly (string | ((disk: VmDisk) => boolean))[] | undefined;
   /**
-   * Keep this run's snapshot on the host as the base of the next incremental; say `false` where no incremental follows.
+   * Keep a snapshot on the host as the base of the next incremental (this run's; of the image strategy the full's); say `false` where no incremental follows.
    * @defaultValue `true`
    */
   readonly keepForIncremental?: boolean | undefined;
@@ -52,7 +75,7 @@ export interface PlanBackupOptions extends CallOptions {
    */
   readonly quiesce?: QuiesceMode | undefined;
   /**
-   * `omit` leaves the contents of virtual TPMs and the UEFI variables out of the backup.
+   * `omit` leaves the contents of virtual TPMs and the UEFI variables out of the backup. Not with the image strategy.
    * @defaultValue `'include'`
    */
   readonly vtpm?: 'include' | 'omit' | undefined;
@@ -66,7 +89,7 @@ export interface PlanBackupOptions extends CallOptions {
 /**
  * Finds out what a backup of one VM would do, disk by disk, and why. Changes nothing on the host or in the repository.
  *
- * @throws BackupError `VM_NOT_SUPPORTED` for templates, snapshots and control domains; `NOT_FOUND` for an unknown VM.
+ * @throws TypeError for options that do not go together; BackupError `VM_NOT_SUPPORTED` for templates, snapshots and control domains; `NOT_FOUND` for an unknown VM.
  */
 export async function planBackup(host: Host, repository: Repository, options: PlanBackupOptions): Promise<BackupPlan> {
   const {
@@ -77,6 +100,8 @@ export async function planBackup(host: Host, repository: Repository, options: Pl
     clock = systemClock,
   } = options;
   if (typeof options.vm !== 'string') throw new TypeError('vm: expected the uuid or name of a VM');
+  if (options.strategy === 'image') return planImage(host, repository, options);
+  if (options.compression !== undefined) throw new TypeError('compression: only the image strategy has an archive');
   const vm = await host.getVm(options.vm);
   assertCanSnapshot(vm, options);
   const disks = await host.listDisks(vm.ref);
@@ -131,43 +156,6 @@ async function findBase(
   return chain === undefined ? { manifest } : { missing: chain };
 }
 
-/** Disks of a point whose layers do not make a whole any more, each with the reason: nothing can build on them. */
-async function findBrokenLayers(
-  repository: Repository,
-  { vm, point, disks }: Manifest,
-  { signal }: CallOptions,
-): Promise<Map<string, string>> {
-  const broken = new Map<string, string>();
-  for (const { vdiUuid, file } of disks) {
-    if (file === undefined) continue;
-    const reason = await whyBroken(async () => {
-      const disk = await repository.openDisk({ vmUuid: vm.uuid, point }, vdiUuid, { signal });
-      await disk.close();
-    });
-    if (reason !== undefined) broken.set(vdiUuid, reason);
-  }
-  return broken;
-}
-
-/** Why a point cannot be built on, if that is what its reading says. */
-async function whyBroken(read: () => Promise<unknown>): Promise<string | undefined> {
-  try {
-    await read();
-    return undefined;
-  } catch (error) {
-    if (!(error instanceof BackupError) || error.code !== 'POINT_BROKEN') throw error;
-    return `the last point is broken: ${error.message}`;
-  }
-}
-
-async function findBaseSnapshots(host: Host, manifest: Manifest): Promise<Map<string, VdiRecord | undefined>> {
-  const found = new Map<string, VdiRecord | undefined>();
-  for (const { vdiUuid, snapshotVdiUuid } of manifest.disks) {
-    if (snapshotVdiUuid !== undefined) found.set(vdiUuid, await host.findRecord('VDI', snapshotVdiUuid));
-  }
-  return found;
-}
-
 async function whyNoNbd(host: Host, network: string | undefined): Promise<string | undefined> {
   const networks = await host.listNetworks();
   const offered = networks.filter(({ purposes }) => purposes.includes('nbd'));
@@ -198,22 +186,6 @@ function isDisk({ vdi, vbd }: VmDisk, id: string): boolean {
   return vdi.uuid === id || vbd.userdevice === id;
 }
 
-/** Disks that a snapshot cannot hold rightly. */
-function diskConflicts(disks: readonly VmDisk[], excluded: ReadonlyMap<string, string>): PlanConflict[] {
-  return disks.flatMap(({ vdi }) => {
-    if (excluded.has(vdi.uuid)) return [];
-    const conflict = (code: string, why: string) => ({
-      code,
-      subject: vdi.uuid,
-      message: `${vdi.name_label} (${vdi.uuid}) ${why}: exclude it`,
-    });
-    if (vdi.sharable) return [conflict('DISK_SHARED', 'is shared between VMs and cannot be snapshotted')];
-    if (vdi.on_boot === 'reset') return [conflict('DISK_RESETS', 'is reset at each boot and cannot be snapshotted')];
-    if (vdi.virtual_size % 512 !== 0) return [conflict('DISK_SIZE', 'has a size that is no multiple of 512 bytes')];
-    return [];
-  });
-}
-
 /** Why an incremental cannot be had: what the whole pool lacks first, then each disk. */
 function noIncrements({ facts }: Host, plans: readonly DiskPlan[]): PlanConflict[] {
   const { cbtMissing: reason, poolUuid, productBrand, productVersion } = facts;
@@ -224,35 +196,4 @@ function noIncrements({ facts }: Host, plans: readonly DiskPlan[]): PlanConflict
       ? `${release} has no changed block tracking: it came with XenServer 7.3`
       : `the licence of this ${release} does not allow changed block tracking`;
   return [{ code: 'CBT_UNAVAILABLE', subject: poolUuid, message, reason }, ...unexpectedFulls(plans)];
-}
-
-function unexpectedFulls(plans: readonly DiskPlan[]): PlanConflict[] {
-  return plans
-    .filter((plan) => plan.mode === 'full')
-    .map((plan) => ({
-      code: 'FULL_NEEDED',
-      subject: plan.vdiUuid,
-      message: `${plan.name} (${plan.vdiUuid}) would be a full: ${plan.reason}`,
-    }));
-}
-
-function decisionsOf(plan: DiskPlan): Decision[] {
-  const decisions: Decision[] = [{ subject: plan.vdiUuid, topic: 'mode', choice: plan.mode, reason: plan.reason }];
-  if (plan.mode === 'full') {
-    decisions.push({
-      subject: plan.vdiUuid,
-      topic: 'transport',
-      choice: plan.transport,
-      reason: plan.transportReason,
-    });
-  }
-  return decisions;
-}
-
-function sumBytes(plans: readonly DiskPlan[]): ByteEstimate {
-  const estimates = plans.map((plan) => plan.expectedBytes);
-  const upperBound = estimates.reduce((sum, { upperBound }) => sum + upperBound, 0);
-  const exact = estimates.every(({ value }) => value !== undefined);
-  const value = exact ? estimates.reduce((sum, estimate) => sum + (estimate.value ?? 0), 0) : undefined;
-  return { value, upperBound, basis: 'sum over the disks' };
 }

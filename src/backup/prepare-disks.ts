@@ -4,7 +4,7 @@ import type { Host } from '../host/index.ts';
 import type { Snapshot, SnapshotDisk } from '../snapshot/index.ts';
 import type { Manifest } from '../store/index.ts';
 import type { BackupPlan, DiskPlan } from './backup-plan.ts';
-import type { DiskJob } from './transfer-disk.ts';
+import type { DiskDelta, DiskJob } from './transfer-disk.ts';
 
 /** Answers of the host that say: what changed since the base cannot be told. The disk needs a full. */
 const NO_CHANGES_TOLD: ReadonlySet<string> = new Set([
@@ -20,8 +20,8 @@ const NO_CHANGES_TOLD: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * Finds out for each included disk what there is to read, now that the snapshot exists: the changed blocks of a delta,
- * or the reason why it becomes a full, which the plan must allow.
+ * Finds out for each included disk what there is to read, now that the snapshot exists: the base of a delta, with the
+ * changed blocks where tracking tells them, or the reason why it becomes a full, which the plan must allow.
  *
  * @throws BackupError `PLAN_STALE` where the snapshot's disks are not those of the plan; `FALLBACK_REFUSED`.
  */
@@ -60,12 +60,13 @@ async function prepareDelta(
   base: Manifest | undefined,
   recorder: RunRecorder,
   options: CallOptions,
-): Promise<DiskJob['delta']> {
+): Promise<DiskDelta | undefined> {
   if (disk.mode !== 'delta' || disk.base === undefined) return undefined;
   const parent = base?.disks.find(({ vdiUuid }) => vdiUuid === disk.vdiUuid);
   if (base?.point !== disk.base.point || parent === undefined) {
-    throw stale(plan, `the base ${disk.base.point} is no longer the newest point`);
+    throw stale(plan, `the base ${disk.base.point} is no longer what the next increment builds on`);
   }
+  if (plan.strategy === 'image') return { parent };
   try {
     if (!taken.tracked) throw new BackupError('CBT_UNAVAILABLE', 'changed block tracking went off before the snapshot');
     const changed = await queryChangedBlocks(host, disk.base.snapshotVdiUuid, taken.snapshotVdiUuid, options);

@@ -1,4 +1,3 @@
-import type { ChangedBlocks } from '../cbt/index.ts';
 import {
   BackupError,
   type CallOptions,
@@ -21,11 +20,13 @@ import {
 import type { Manifest, ManifestDisk, PointId, PointWriter, Repository } from '../store/index.ts';
 import type { BackupPlan } from './backup-plan.ts';
 import { type CollectedMetadata, collectMetadata } from './collect-metadata.ts';
-import { finish, tidyUp, turnOnTracking, undo } from './leave-no-trace.ts';
+import { tellsDifferences } from './decide-image.ts';
+import { finish, pointOfBase, tidyUp, turnOnTracking, undo } from './leave-no-trace.ts';
 import { manifestDisk } from './manifest-disk.ts';
 import { type PlanBackupOptions, planBackup } from './plan-backup.ts';
 import { prepareDisks } from './prepare-disks.ts';
-import { type DiskJob, type StoredLayer, transferDisk } from './transfer-disk.ts';
+import { type DiskDelta, type DiskJob, type StoredLayer, transferDisk } from './transfer-disk.ts';
+import { transferImage } from './transfer-image.ts';
 
 export interface RunBackupOptions extends CallOptions, ProgressOptions {
   /** The uuid of the VM that runs this program: it cannot back up itself. */
@@ -82,16 +83,19 @@ export async function runBackup(
     const ways = { quiesce: plan.quiesce, hooks, observer: recorder, clock };
     const snapshot = await makeSnapshot(host, vm, { ...taking, ...ways });
     const takenAt = new Date(snapshot.takenAt);
-    const base = plan.basePoint === undefined ? undefined : await repository.latest(uuid, plan.strategy, { signal });
+    const base = await findBase(repository, plan, { signal });
     const jobs = await prepareDisks(host, plan, snapshot, base, recorder, { signal });
     const type = jobs.some((job) => job.delta !== undefined) ? 'incr' : 'full';
     writer = await repository.begin(uuid, type, { clock, signal });
     recorder.point = writer.point;
     const metadata = await writeMetadata(host, writer, vm, plan, recorder, { signal });
     recorder.stage('transfer');
-    const transferred = await transferAll(host, writer, jobs, plan, takenAt, recorder, options);
+    const { disks, image } =
+      plan.strategy === 'image' && type === 'full'
+        ? await transferImage(host, writer, plan, snapshot, jobs, metadata, recorder, options)
+        : { disks: await transferAll(host, writer, jobs, plan, takenAt, recorder, options), image: undefined };
     recorder.stage('commit');
-    const kept = plan.keepForIncremental && snapshot.disks.some((disk) => disk.tracked);
+    const kept = plan.keepForIncremental && isBase(plan, type, snapshot);
     if (kept) await keepForNext(host, repository, plan, snapshot, writer.point);
     const manifest = await writer.commit(
       {
@@ -103,7 +107,8 @@ export async function runBackup(
         host: poolOf(host),
         consistency: snapshot.consistency,
         snapshot: { uuid: snapshot.uuid, kept },
-        disks: plan.disks.map((disk) => transferred.get(disk.vdiUuid) ?? manifestDisk(disk)),
+        disks: plan.disks.map((disk) => disks.get(disk.vdiUuid) ?? manifestDisk(disk)),
+        image,
         decisions: recorder.decisions,
         warnings: recorder.warnings,
         containsSecrets: metadata.containsSecrets,
@@ -111,7 +116,7 @@ export async function runBackup(
       { signal },
     );
     recorder.settle(); // the point exists, whatever comes
-    await finish(host, repository, vm, snapshot, manifest, recorder, options);
+    await finish(host, repository, vm, plan, snapshot, manifest, recorder, options);
     return { point: { vmUuid: uuid, point: manifest.point }, manifest, report: recorder.report('success') };
   } catch (error) {
     await undo(host, plan, writer, recorder, options);
@@ -128,6 +133,24 @@ export async function backupVm(
   options: PlanBackupOptions & RunBackupOptions,
 ): Promise<BackupResult> {
   return runBackup(host, repository, await planBackup(host, repository, options), options);
+}
+
+/** What the deltas of the plan build on, if that is still what it was planned to be: see `prepareDisks`. */
+async function findBase(
+  repository: Repository,
+  { basePoint, vm, strategy }: BackupPlan,
+  { signal }: CallOptions,
+): Promise<Manifest | undefined> {
+  if (basePoint === undefined) return undefined;
+  const latest = await repository.latest(vm.uuid, strategy, { signal });
+  if (latest === undefined || pointOfBase(latest) === latest.point) return latest;
+  return repository.get({ vmUuid: vm.uuid, point: pointOfBase(latest) }, { signal });
+}
+
+/** Can the next increment build on this snapshot? */
+function isBase(plan: BackupPlan, type: Manifest['type'], snapshot: Snapshot): boolean {
+  if (plan.strategy === 'image') return type === 'full' && plan.disks.some(tellsDifferences);
+  return snapshot.disks.some((disk) => disk.tracked);
 }
 
 /** Looks whether the world is still as it was planned for. */
@@ -185,7 +208,7 @@ async function transferAll(
     const startedAt = clock.now();
     const { vdiUuid: diskId, name: label, size } = job.plan;
     const mode = job.delta === undefined ? 'full' : 'delta';
-    const totalBytes = job.delta && bytesToRead(job.delta.changed, plan.mergeGap);
+    const totalBytes = job.delta && bytesToRead(job.delta, plan.mergeGap);
     onProgress?.({ kind: 'disk-started', run: 'backup', diskId, label, mode, size, totalBytes });
     let bytesMoved = 0;
     const layer: StoredLayer = await transferDisk(host, writer, job, {
@@ -226,8 +249,9 @@ function keepForNext(
   return keepSnapshot(host, snapshot, keptFor, `${plan.vm.name} [xen-backup-sdk base of the next incremental]`);
 }
 
-/** Bytes of the changed runs, with the gaps that are read with them. */
-function bytesToRead(changed: ChangedBlocks, mergeGap: number): number {
+/** Bytes of the changed runs, with the gaps that are read with them; unknown where the host looks for differences. */
+function bytesToRead({ changed }: DiskDelta, mergeGap: number): number | undefined {
+  if (changed === undefined) return undefined;
   let bytes = 0;
   for (const { length } of changed.extents({ mergeGap })) bytes += length;
   return bytes;

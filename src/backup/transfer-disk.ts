@@ -5,15 +5,32 @@ import type { Block, BlockStream, Disk } from '../disk/index.ts';
 import type { Host } from '../host/index.ts';
 import type { SnapshotDisk } from '../snapshot/index.ts';
 import type { ManifestDisk, ManifestFile, PointWriter } from '../store/index.ts';
-import { fromVhdTime, readVhdStream, VHD_BLOCK_SIZE, vhdStream, vhdStreamFromBlocks, writeVhd } from '../vhd/index.ts';
+import {
+  fromVhdTime,
+  type ParentLink,
+  readVhdStream,
+  VHD_BLOCK_SIZE,
+  type VhdIdentity,
+  vhdStream,
+  vhdStreamFromBlocks,
+  writeVhd,
+} from '../vhd/index.ts';
 import type { DiskPlan } from './backup-plan.ts';
 
 /** A disk that is about to travel. */
 export interface DiskJob {
   readonly plan: DiskPlan;
   readonly snapshot: SnapshotDisk;
-  /** What a delta reads, and the layer that it builds on; a full without. */
-  readonly delta?: { readonly changed: ChangedBlocks; readonly parent: ManifestDisk } | undefined;
+  /** Of a delta; a full without. */
+  readonly delta?: DiskDelta | undefined;
+}
+
+/** What a delta builds on, and what it reads. */
+export interface DiskDelta {
+  /** The disk in the base point. */
+  readonly parent: ManifestDisk;
+  /** As changed block tracking tells; without it the host finds the differences from the parent's snapshot itself. */
+  readonly changed?: ChangedBlocks | undefined;
 }
 
 export interface TransferOptions extends CallOptions {
@@ -33,14 +50,17 @@ export interface StoredLayer {
   readonly transport: 'raw' | 'vhd' | 'nbd';
 }
 
-/** Moves one disk of the snapshot into the point: as a delta over NBD, or as a full through the host's export. */
+/** Moves one disk of the snapshot into the point: as a delta, over NBD or as the host's differencing export, or as a full. */
 export function transferDisk(
   host: Host,
   writer: PointWriter,
   job: DiskJob,
   options: TransferOptions,
 ): Promise<StoredLayer> {
-  if (job.delta !== undefined) return transferDelta(host, writer, job, job.delta, options);
+  const { delta } = job;
+  if (delta?.changed !== undefined)
+    return transferDelta(host, writer, job, { ...delta, changed: delta.changed }, options);
+  if (delta !== undefined) return transferDifference(host, writer, job, delta, options);
   if (job.plan.format === 'raw') return transferRawFile(host, writer, job, options);
   return job.plan.transport === 'vhd'
     ? transferVhdExport(host, writer, job, options)
@@ -52,19 +72,28 @@ async function transferDelta(
   host: Host,
   writer: PointWriter,
   { plan, snapshot }: DiskJob,
-  { changed, parent }: NonNullable<DiskJob['delta']>,
+  { changed, parent }: Required<DiskDelta> & { readonly changed: ChangedBlocks },
   { timestamp, mergeGap, network, signal, onMoved }: TransferOptions,
 ): Promise<StoredLayer> {
   await using nbd = await host.openNbd(snapshot.snapshotVdiRef, { network, signal });
   assertSize(plan, 'the NBD export', nbd.size, snapshot.size);
   const source = restrictToChanges(countReads(nbd, onMoved), changed, { mergeGap });
-  const vhd = await vhdStream(source, {
-    timestamp,
-    signal,
-    parent: { uuid: parent.vhdUuid!, name: baseName(parent.file!), timestamp: fromVhdTime(parent.vhdTimestamp!) },
-  });
+  const vhd = await vhdStream(source, { timestamp, signal, parent: linkTo(plan, parent) });
   const file = await writer.writeFile('disk', writer.layerName(plan.vdiUuid, 'vhd'), vhd, { signal });
   return { file, identity: { vhdUuid: vhd.uuid, vhdTimestamp: vhd.footer.timestamp }, transport: 'nbd' };
+}
+
+/** The host's own differences from the snapshot of the base, linked to our layer of it instead of to the host's file. */
+async function transferDifference(
+  host: Host,
+  writer: PointWriter,
+  { plan, snapshot }: DiskJob,
+  { parent }: DiskDelta,
+  { timestamp, signal, onMoved }: TransferOptions,
+): Promise<StoredLayer> {
+  const base = parent.snapshotVdiUuid!;
+  const link = { timestamp, parent: linkTo(plan, parent) };
+  return storeExport(host, writer, plan, snapshot, { base, kind: 'differencing', link, signal, onMoved });
 }
 
 /** The host's VHD export, which leaves out what was never written, repacked under an identity of our own. */
@@ -74,18 +103,38 @@ async function transferVhdExport(
   { plan, snapshot }: DiskJob,
   { timestamp, signal, onMoved }: TransferOptions,
 ): Promise<StoredLayer> {
+  return storeExport(host, writer, plan, snapshot, { kind: 'dynamic', link: { timestamp }, signal, onMoved });
+}
+
+interface StoreExportOptions extends CallOptions, Pick<TransferOptions, 'onMoved'> {
+  /** Uuid of the snapshot from which the host tells the differences. */
+  readonly base?: string | undefined;
+  /** What must come. */
+  readonly kind: 'dynamic' | 'differencing';
+  /** What it becomes. */
+  readonly link: VhdIdentity;
+}
+
+async function storeExport(
+  host: Host,
+  writer: PointWriter,
+  plan: DiskPlan,
+  snapshot: SnapshotDisk,
+  { base, kind, link, signal, onMoved }: StoreExportOptions,
+): Promise<StoredLayer> {
   let length: number | undefined;
   const wholeLength = () => length;
-  await using transfer = await host.exportDisk(snapshot.snapshotVdiRef, { format: 'vhd', wholeLength, signal });
+  const { snapshotVdiRef } = snapshot;
+  await using transfer = await host.exportDisk(snapshotVdiRef, { format: 'vhd', base, wholeLength, signal });
   const exported = await readVhdStream(transfer.chunks, { exact: true, signal });
   length = exported.length;
   assertSize(plan, 'the VHD export', exported.size, snapshot.size);
-  if (exported.kind !== 'dynamic') {
-    const message = `${plan.name} (${plan.vdiUuid}): expected a dynamic VHD of the whole disk, got a ${exported.kind} one`;
+  if (exported.kind !== kind) {
+    const message = `${plan.name} (${plan.vdiUuid}): expected a ${kind} VHD, got a ${exported.kind} one`;
     throw new BackupError('TRANSFER_FAILED', message, { facts: { vdiUuid: plan.vdiUuid, kind: exported.kind } });
   }
   const vhd = vhdStreamFromBlocks(
-    { size: exported.size, blockIndexes: exported.blockIndexes, timestamp, signal },
+    { ...link, size: exported.size, blockIndexes: exported.blockIndexes, signal },
     countBlocks(exported.blocks, onMoved),
   );
   const file = await writer.writeFile('disk', writer.layerName(plan.vdiUuid, 'vhd'), vhd, { signal });
@@ -141,7 +190,8 @@ async function* rawBlocks(
   }
 }
 
-async function* countChunks(
+/** Tells the bytes that have passed. */
+export async function* countChunks(
   chunks: AsyncIterable<Uint8Array>,
   onMoved: (bytes: number) => void,
 ): AsyncGenerator<Uint8Array, void> {
@@ -178,12 +228,13 @@ function countReads(disk: Disk, onMoved: (bytes: number) => void): Disk {
   };
 }
 
+/** Where a layer's parent is: a sibling, even where that lies inside an archive until somebody takes it out. */
+function linkTo({ base }: DiskPlan, { vhdUuid, vhdTimestamp }: ManifestDisk): ParentLink {
+  return { uuid: vhdUuid!, name: `${base!.point}.vhd`, timestamp: fromVhdTime(vhdTimestamp!) };
+}
+
 function assertSize(plan: DiskPlan, what: string, actual: number, expected: number): void {
   if (actual === expected) return;
   const message = `${plan.name} (${plan.vdiUuid}): ${what} has ${actual} bytes, the snapshot ${expected}`;
   throw new BackupError('TRANSFER_FAILED', message, { facts: { vdiUuid: plan.vdiUuid, actual, expected } });
-}
-
-function baseName(name: string): string {
-  return name.slice(name.lastIndexOf('/') + 1);
 }

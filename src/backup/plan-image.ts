@@ -1,0 +1,69 @@
+import { type CallOptions, systemClock } from '../core/index.ts';
+import type { Host } from '../host/index.ts';
+import { assertCanSnapshot } from '../snapshot/index.ts';
+import type { PointId, Repository } from '../store/index.ts';
+import type { BackupPlan } from './backup-plan.ts';
+import { decideImage, type ImageFacts } from './decide-image.ts';
+import type { PlanBackupOptions } from './plan-backup.ts';
+import { decisionsOf, diskConflicts, findBaseSnapshots, sumBytes, unexpectedFulls, whyBroken } from './plan-parts.ts';
+
+/** Plans a backup by the image strategy. See `planBackup`. */
+export async function planImage(host: Host, repository: Repository, options: PlanBackupOptions): Promise<BackupPlan> {
+  assertOptions(options);
+  const { mode = 'auto', fullOnly = false, keepForIncremental = true, clock = systemClock } = options;
+  const vm = await host.getVm(options.vm);
+  assertCanSnapshot(vm, options);
+  const disks = await host.listDisks(vm.ref);
+  const base =
+    mode === 'full' || fullOnly ? { missing: 'a full was asked for' } : await findFull(repository, vm.uuid, options);
+  const plans = decideImage({
+    disks,
+    base,
+    baseSnapshots: 'manifest' in base ? await findBaseSnapshots(host, base.manifest) : new Map(),
+  });
+  const incremental = plans.some((plan) => plan.mode === 'delta');
+  return {
+    format: 1,
+    strategy: 'image',
+    plannedAt: new Date(clock.now()).toISOString(),
+    vm: { uuid: vm.uuid, name: vm.name_label, powerState: vm.power_state },
+    repositoryId: repository.id,
+    type: incremental ? 'incr' : 'full',
+    basePoint: incremental && 'manifest' in base ? base.manifest.point : undefined,
+    disks: plans,
+    expectedBytes: sumBytes(plans),
+    keepForIncremental: keepForIncremental && !fullOnly,
+    onFallback: options.onFallback ?? 'full',
+    mergeGap: 0,
+    quiesce: options.quiesce ?? 'never',
+    vtpm: 'include',
+    compression: options.compression ?? 'none',
+    conflicts: [...diskConflicts(disks, new Map()), ...(mode === 'incremental' ? unexpectedFulls(plans) : [])],
+    decisions: plans.flatMap(decisionsOf),
+  };
+}
+
+/** What an archive of the whole VM cannot do is not passed over in silence. */
+function assertOptions({ exclude = [], vtpm = 'include', transport = 'auto', mergeGap = 0 }: PlanBackupOptions): void {
+  const but = 'an archive has the whole VM: use the strategy changed-blocks';
+  if (exclude.length > 0) throw new TypeError(`exclude: ${but}`);
+  if (vtpm === 'omit') throw new TypeError(`vtpm: ${but}`);
+  if (transport !== 'auto' || mergeGap !== 0) throw new TypeError('transport, mergeGap: not with the image strategy');
+}
+
+/** The last full with all that is needed to build on it. */
+async function findFull(repository: Repository, vmUuid: string, { signal }: CallOptions): Promise<ImageFacts['base']> {
+  const broken: string[] = [];
+  const onBroken = (_: unknown, id: PointId) => broken.push(id.point);
+  const latest = await repository.latest(vmUuid, 'image', { onBroken, signal });
+  if (broken.length > 0) return { missing: `the newest point ${broken[0]} cannot be read` };
+  if (latest === undefined) return { missing: 'the repository has no image of this VM' };
+  let full = latest;
+  const why = await whyBroken(async () => {
+    const [root] = await repository.chain({ vmUuid, point: latest.point }, { signal });
+    if (root !== undefined) full = root;
+    await (await repository.openFile({ vmUuid, point: full.point }, 'image', { signal })).close();
+  });
+  if (why !== undefined) return { missing: why };
+  return full.snapshot.kept ? { manifest: full } : { missing: `${full.point} kept no snapshot` };
+}

@@ -1,0 +1,138 @@
+import { randomUUID } from 'node:crypto';
+import {
+  BackupError,
+  type CallOptions,
+  type Clock,
+  type ProgressOptions,
+  type RunRecorder,
+  systemClock,
+} from '../core/index.ts';
+import type { Host } from '../host/index.ts';
+import type { Snapshot } from '../snapshot/index.ts';
+import type { ManifestDisk, ManifestImage, PointWriter } from '../store/index.ts';
+import { toVhdTime } from '../vhd/index.ts';
+import { checkingXva, XVA_MAGIC_LENGTH, type XvaDiskReport, type XvaReport, xvaCompressionOf } from '../xva/index.ts';
+import type { BackupPlan, DiskPlan } from './backup-plan.ts';
+import type { CollectedMetadata } from './collect-metadata.ts';
+import { countChunks, type DiskJob } from './transfer-disk.ts';
+
+export interface StoredImage {
+  readonly image: ManifestImage;
+  /** Each disk's entry in the manifest, by its uuid. */
+  readonly disks: ReadonlyMap<string, ManifestDisk>;
+}
+
+/**
+ * Moves the whole snapshot into the point as one archive, which is checked and hashed while it passes: structure, every
+ * checksum, every disk that the plan names.
+ *
+ * @throws BackupError `TRANSFER_FAILED` where the archive is not whole or not of these disks.
+ */
+export async function transferImage(
+  host: Host,
+  writer: PointWriter,
+  plan: BackupPlan,
+  snapshot: Snapshot,
+  jobs: readonly DiskJob[],
+  { containsSecrets: secret }: CollectedMetadata,
+  recorder: RunRecorder,
+  { onProgress, signal, clock = systemClock }: CallOptions & ProgressOptions & { readonly clock?: Clock | undefined },
+): Promise<StoredImage> {
+  const startedAt = clock.now();
+  const { uuid: diskId, name: label } = plan.vm;
+  const size = jobs.reduce((sum, job) => sum + job.plan.size, 0);
+  onProgress?.({ kind: 'disk-started', run: 'backup', diskId, label, mode: 'image', size });
+  // The archive bears the snapshot's name. Marked as it is now, the snapshot is found without its working name.
+  await host.call('VM.set_name_label', snapshot.ref, label);
+  const { compression = 'none' } = plan;
+  await using transfer = await host.exportVm(snapshot.ref, { compression, signal });
+  const { start, chunks } = await peek(transfer.chunks);
+  const compressed = xvaCompressionOf(start) === 'zstd';
+  if (compression === 'zstd' && !compressed) {
+    recorder.fallBack('vm', 'zstd', 'none', 'the host does not know zstd and sent the archive plain');
+  }
+  let movedBytes = 0;
+  const checking = checkingXva(chunks, { signal });
+  const counted = countChunks(checking.bytes, (moved) => {
+    movedBytes = moved;
+    onProgress?.({ kind: 'bytes-moved', run: 'backup', diskId, movedBytes, totalBytes: compressed ? undefined : size });
+  });
+  const names = writer.fileNames;
+  await writer.writeFile('image', compressed ? names.imageZstd : names.image, counted, { secret, signal });
+  const report = await checking.report;
+  assertWhole(plan, report);
+  onProgress?.({ kind: 'disk-finished', run: 'backup', diskId, movedBytes });
+  const durationMs = clock.now() - startedAt;
+  const disks = new Map<string, ManifestDisk>();
+  for (const job of jobs) {
+    const { vdiUuid, name } = job.plan;
+    const { dataBytes: bytesMoved } = findDisk(report, job);
+    const of = { vdiUuid, name, mode: 'full', transport: 'xva', size: job.plan.size, bytesMoved, durationMs };
+    recorder.disks.push(of);
+    disks.set(vdiUuid, imageDisk(job, bytesMoved, new Date(snapshot.takenAt)));
+  }
+  return { image: { compression: report.compression, plainLength: report.plainLength }, disks };
+}
+
+/** The entry of a disk inside the image. Deltas will name the VHD that it becomes outside. */
+function imageDisk({ plan, snapshot }: DiskJob, bytesMoved: number, takenAt: Date): ManifestDisk {
+  const { vdiUuid, name, device, size, srUuid, srName, srType, reason } = plan;
+  return {
+    vdiUuid,
+    name,
+    device,
+    size,
+    srUuid,
+    srName,
+    srType,
+    mode: 'full',
+    reason,
+    transport: 'xva',
+    vhdUuid: randomUUID(),
+    vhdTimestamp: toVhdTime(takenAt),
+    snapshotVdiUuid: snapshot.snapshotVdiUuid,
+    bytesMoved,
+  };
+}
+
+function assertWhole({ vm }: BackupPlan, { ok, findings, firstBad }: XvaReport): void {
+  if (ok) return;
+  const what = findings[0]?.message ?? 'it is broken';
+  throw new BackupError('TRANSFER_FAILED', `the archive of ${vm.name} (${vm.uuid}) did not come whole: ${what}`, {
+    retryable: true,
+    facts: { vmUuid: vm.uuid, ...firstBad, finding: findings[0]?.code },
+  });
+}
+
+function findDisk({ disks }: XvaReport, { plan, snapshot }: DiskJob): XvaDiskReport {
+  const found = disks.find(({ vdiUuid }) => vdiUuid === snapshot.snapshotVdiUuid);
+  if (found?.size === plan.size) return found;
+  throw notInside(plan, found);
+}
+
+function notInside({ name, vdiUuid, size }: DiskPlan, found: XvaDiskReport | undefined): BackupError {
+  const got = found === undefined ? 'none' : `one of ${found.size} bytes`;
+  const message = `${name} (${vdiUuid}): expected a disk of ${size} bytes in the archive, got ${got}`;
+  return new BackupError('TRANSFER_FAILED', message, { facts: { vdiUuid } });
+}
+
+/** What tells the compression, and all of a stream. */
+async function peek(
+  from: AsyncIterable<Uint8Array>,
+): Promise<{ readonly start: Uint8Array; readonly chunks: AsyncIterable<Uint8Array> }> {
+  const iterator = from[Symbol.asyncIterator]();
+  const taken: Uint8Array[] = [];
+  const start = new Uint8Array(XVA_MAGIC_LENGTH);
+  for (let length = 0; length < start.byteLength; ) {
+    const next = await iterator.next();
+    if (next.done === true) break;
+    taken.push(next.value);
+    start.set(next.value.subarray(0, start.byteLength - length), length);
+    length += next.value.byteLength;
+  }
+  async function* all(): AsyncGenerator<Uint8Array, void> {
+    yield* taken;
+    for (let next = await iterator.next(); next.done !== true; next = await iterator.next()) yield next.value;
+  }
+  return { start, chunks: all() };
+}
