@@ -12,6 +12,7 @@ export {
 } from './byte-source.ts';
 export { type MemoryRing, memoryRing } from './memory-ring.ts';
 export { exactly, type SizedStream } from './sized-stream.ts';
+export { type SourceChunksOptions, sourceChunks } from './source-chunks.ts';
 export {
   ascii,
   type Field,

@@ -50,7 +50,16 @@ export async function importVm(
     stream,
     { signal, onSent, mayLeaveRest: true }, // it stops reading behind the last disk
   );
-  return vmReferences(await parseTaskResult(result), 'import of a VM');
+  const vms = vmReferences(await parseTaskResult(result), 'import of a VM');
+  for (const ref of vms) await untilLetGo(context, ref);
+  return vms;
+}
+
+/** The host holds the disks that it has filled for a while: until then they can be neither detached nor written to. */
+async function untilLetGo(context: TransferContext, vm: Ref): Promise<void> {
+  const { VBDs } = await context.records.get('VM', vm);
+  const uses = (await disksOf(context.records, VBDs)).map((vdi) => context.diskUse.begin(vdi));
+  await Promise.all(uses.map((end) => end()));
 }
 
 /** The references that an import's task gives; none for an empty result. */

@@ -115,7 +115,8 @@ export async function makeNics(
   }
 }
 
-async function readArchive(repository: Repository, plan: RestorePlan, options: CallOptions) {
+/** The metadata archive of the plan's point. */
+export async function readArchive(repository: Repository, plan: RestorePlan, options: CallOptions) {
   await using file = await repository.openFile(plan.point, 'metadata-archive', options);
   if (file.size > MAX_ARCHIVE) throw new RangeError(`a metadata archive of ${file.size} bytes is not believed`);
   const bytes = new Uint8Array(file.size);
@@ -123,7 +124,8 @@ async function readArchive(repository: Repository, plan: RestorePlan, options: C
   return readMetadataArchive(bytes);
 }
 
-function firstOf(refs: readonly string[]): string {
+/** The one VM that an import made. */
+export function firstOf(refs: readonly string[]): string {
   const [ref] = refs;
   if (ref === undefined) throw new BackupError('HOST_ANSWER_INVALID', 'the host imported no VM, and reported no error');
   return ref;

@@ -1,4 +1,4 @@
-import { BackupError, type CallOptions, type Clock, systemClock } from '../core/index.ts';
+import { type CallOptions, type Clock, systemClock } from '../core/index.ts';
 import { type Host, NULL_REF, type SrRecord, storesVhds, type VmRecord } from '../host/index.ts';
 import { readRestoredFrom } from '../snapshot/index.ts';
 import {
@@ -25,13 +25,14 @@ export interface PlanRestoreOptions extends CallOptions {
   readonly name?: string | undefined;
   /**
    * The SR for all disks, by uuid or name.
-   * @defaultValue where the disk was, if the pool has that SR, else the pool's default SR
+   * @defaultValue where the disk was, if the pool has that SR, else the pool's default SR; for an image, which goes to one
+   * SR, where its largest disk was
    */
   readonly sr?: string | undefined;
-  /** The SR of single disks: source disk's uuid or device to SR. */
+  /** The SR of single disks: source disk's uuid or device to SR. Not for images. */
   readonly srByDisk?: Readonly<Record<string, string>> | undefined;
   /**
-   * Disks that are not restored, by uuid or device.
+   * Disks that are not restored, by uuid or device. Not for images.
    * @defaultValue none
    */
   readonly skipDisks?: readonly string[] | undefined;
@@ -63,15 +64,13 @@ export async function planRestore(
   const { point, clock = systemClock } = options;
   if (typeof point !== 'object' || point === null) throw new TypeError('point: expected { vmUuid, point }');
   const manifest = await repository.get(point, options);
-  if (manifest.strategy !== 'changed-blocks') {
-    throw new BackupError('HOST_NOT_SUPPORTED', `${point.point} is of the strategy ${manifest.strategy}`);
-  }
   const metadata = parseVmMetadata(await repository.readMetadata(point, options), `${point.point}.metadata.json`);
   const vms = (await host.listRecords('VM')).filter((vm) => !vm.is_a_snapshot && !vm.is_a_template);
   const presence = findPresence(manifest.vm.uuid, await host.findRecord('VM', manifest.vm.uuid), vms);
   const fresh = options.identity === 'new' || presence !== undefined;
   const conflicts: RestoreConflict[] = [];
-  const disks = await planDisks(host, manifest, options, conflicts);
+  const planAll = manifest.strategy === 'image' ? planImageDisks : planDisks;
+  const disks = await planAll(host, manifest, options, conflicts);
   const nics = await planNics(host, metadata, options, fresh, conflicts);
   if (!fresh) conflicts.push(...(await macConflicts(host, nics, vms)));
   return {
@@ -79,6 +78,7 @@ export async function planRestore(
     plannedAt: new Date(clock.now()).toISOString(),
     repositoryId: repository.id,
     point: { vmUuid: point.vmUuid, point: point.point },
+    strategy: manifest.strategy,
     vm: { uuid: manifest.vm.uuid, name: manifest.vm.name },
     identity: fresh ? 'new' : 'original',
     identityReason: presence ?? (fresh ? 'a new VM was asked for' : 'no VM on the host is it or came from it'),
@@ -131,6 +131,32 @@ async function planDisks(
   return plans;
 }
 
+/** An archive goes to one SR, with all its disks. */
+async function planImageDisks(
+  host: Host,
+  manifest: Manifest,
+  options: PlanRestoreOptions,
+  conflicts: RestoreConflict[],
+): Promise<RestoreDiskPlan[]> {
+  const { skipDisks = [], srByDisk = {}, ...others } = options;
+  for (const [option, ids] of Object.entries({ skipDisks, srByDisk: Object.keys(srByDisk) })) {
+    if (ids.length === 0) continue;
+    const message = `${option}: the archive of an image has all disks, and goes to one SR: use restoreDisk for single ones`;
+    conflicts.push({ code: 'NOT_WITH_IMAGE', subject: option, message });
+  }
+  const srs = await host.listRecords('SR');
+  const most = [...manifest.disks]
+    .sort((a, b) => b.size - a.size)
+    .find(({ srUuid }) => srs.some(({ uuid }) => uuid === srUuid));
+  const plans = await planDisks(host, manifest, { ...others, sr: options.sr ?? most?.srUuid }, conflicts);
+  return plans.map((plan) => {
+    const entry = manifest.disks.find(({ vdiUuid }) => vdiUuid === plan.vdiUuid)!;
+    if (entry.transport === 'xva') return { ...plan, transport: 'xva', transportReason: 'in the archive of the VM' };
+    if (entry.mode !== 'delta') return plan;
+    return { ...plan, transport: 'xva', transportReason: `in the archive of ${entry.basePoint}, then its delta` };
+  });
+}
+
 function decideAction(disk: ManifestDisk, options: PlanRestoreOptions): Pick<RestoreDiskPlan, 'action' | 'reason'> {
   if (options.skipDisks?.some((id) => isDisk(disk, id))) return { action: 'skip', reason: 'as asked for' };
   if (disk.mode !== 'excluded') return { action: 'restore', reason: `${disk.mode} layer at this point` };
@@ -161,8 +187,8 @@ function findSr(
 }
 
 /** A VHD import writes only what is there, so the rest must read as zeros already. */
-function decideTransport(
-  disk: ManifestDisk,
+export function decideTransport(
+  disk: Pick<ManifestDisk, 'size'>,
   sr: SrRecord | undefined,
 ): Pick<RestoreDiskPlan, 'transport' | 'transportReason'> {
   if (disk.size > MAX_VHD_SIZE) return { transport: 'raw', transportReason: 'above 2040 GiB, where a VHD ends' };

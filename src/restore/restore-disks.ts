@@ -47,6 +47,7 @@ async function fillDisk(
   recorder: RunRecorder,
   { signal, onProgress, clock = systemClock }: RunRestoreOptions,
 ): Promise<void> {
+  if (transport === 'xva') throw new RangeError(`disk ${diskId} comes with the archive of its VM`);
   const startedAt = clock.now();
   await using source = await repository.openDisk(plan.point, diskId, { signal });
   onProgress?.({ kind: 'disk-started', run: 'restore', diskId, label, mode: transport, size });

@@ -1,5 +1,5 @@
 import type { Decision } from '../core/index.ts';
-import type { PointId } from '../store/index.ts';
+import type { PointId, Strategy } from '../store/index.ts';
 
 /** What happens to one disk of the point. */
 export interface RestoreDiskPlan {
@@ -16,7 +16,8 @@ export interface RestoreDiskPlan {
   /** Where it goes; none for a skipped disk. */
   readonly srUuid?: string | undefined;
   readonly srName?: string | undefined;
-  readonly transport: 'vhd' | 'raw';
+  /** `xva`: within the archive of the whole VM, then by the delta of the point. */
+  readonly transport: 'vhd' | 'raw' | 'xva';
   readonly transportReason: string;
 }
 
@@ -37,7 +38,14 @@ export interface RestoreNicPlan {
 
 /** Something that makes the restore impossible or wrong; a plan with conflicts is not run. */
 export interface RestoreConflict {
-  readonly code: 'DISK_UNKNOWN' | 'MAC_IN_USE' | 'NETWORK_UNKNOWN' | 'NO_SR' | 'SR_UNKNOWN' | 'SR_TOO_SMALL';
+  readonly code:
+    | 'DISK_UNKNOWN'
+    | 'MAC_IN_USE'
+    | 'NETWORK_UNKNOWN'
+    | 'NOT_WITH_IMAGE'
+    | 'NO_SR'
+    | 'SR_UNKNOWN'
+    | 'SR_TOO_SMALL';
   readonly subject: string;
   readonly message: string;
 }
@@ -49,6 +57,7 @@ export interface RestorePlan {
   readonly plannedAt: string;
   readonly repositoryId: string;
   readonly point: PointId;
+  readonly strategy: Strategy;
   /** The VM that was backed up. */
   readonly vm: { readonly uuid: string; readonly name: string };
   /** `original`: its uuid, MACs and configuration. `new`: another VM beside it, with a new uuid and new MACs. */

@@ -1,4 +1,4 @@
-import type { Clock, ReceiptItem } from '../core/index.ts';
+import type { CallOptions, Clock, ReceiptItem } from '../core/index.ts';
 import type { Host } from '../host/index.ts';
 import {
   bearsWorkingName,
@@ -23,7 +23,7 @@ export interface RestoreRun {
 
 /**
  * What a restore has made on the host so far. Until the restore is done all of it bears a name that ends in the run's id:
- * so it is found after a failure, even where the answer to its making was lost. Disks are marked, too, for a later run.
+ * so it is found after a failure, even where the answer to its making was lost. All is marked, too, for a later run.
  */
 export class RestoredObjects {
   readonly #host: Host;
@@ -39,15 +39,29 @@ export class RestoredObjects {
 
   /** Makes a disk and marks it. */
   async disk(sourceUuid: string, record: Record<string, unknown>): Promise<{ ref: string; size: number }> {
-    const { runId, runner, at, vmUuid } = this.#run;
-    const name = workingName({ name_label: String(record['name_label']) }, runId);
+    const name = workingName({ name_label: String(record['name_label']) }, this.#run.runId);
     // Not cut short: a disk whose making was aborted would be nobody's.
     const ref = await this.#host.callAsync<string>('VDI.create', [{ ...record, name_label: name }]);
     const { uuid, virtual_size } = await this.#host.getRecord('VDI', ref);
     this.#disks.set(sourceUuid, { ref, uuid });
-    const mark: OwnerMark = { uuid, vmUuid, runId, runner, at: at.toISOString(), state: 'working' };
-    await writeMark(this.#host, 'VDI', ref, OWNER_KEY, mark);
+    await writeMark(this.#host, 'VDI', ref, OWNER_KEY, this.#mark(uuid));
     return { ref, size: virtual_size };
+  }
+
+  /** Takes charge of a disk that came with an import. */
+  async adopt(sourceUuid: string, disk: { ref: string; uuid: string; name: string }): Promise<void> {
+    const { ref, uuid } = disk;
+    this.#disks.set(sourceUuid, { ref, uuid });
+    await this.#host.call('VDI.set_name_label', ref, workingName({ name_label: disk.name }, this.#run.runId));
+    await writeMark(this.#host, 'VDI', ref, OWNER_KEY, this.#mark(uuid));
+  }
+
+  /** Removes a disk that is not wanted after all. */
+  async drop(sourceUuid: string, options: CallOptions): Promise<void> {
+    const disk = this.#disks.get(sourceUuid);
+    if (disk === undefined) return;
+    await destroyOne(this.#host, 'VDI', disk.ref, options);
+    this.#disks.delete(sourceUuid);
   }
 
   /** What the VM is called until the restore is done. */
@@ -55,9 +69,11 @@ export class RestoredObjects {
     return workingName({ name_label: name }, this.#run.runId);
   }
 
-  /** The VM is made. */
-  vm(ref: string): void {
+  /** The VM is made: it is marked as the run's work. */
+  async vm(ref: string): Promise<void> {
     this.#vmRef = ref;
+    const { uuid } = await this.#host.getRecord('VM', ref);
+    await writeMark(this.#host, 'VM', ref, OWNER_KEY, this.#mark(uuid));
   }
 
   /** The disks get their names, and are nobody's but the VM's. */
@@ -88,6 +104,8 @@ export class RestoredObjects {
       for (const vm of await this.#host.listRecords('VM')) {
         if (vm.ref !== this.#vmRef && !this.#isNamedAfterRun(vm)) continue;
         // The last step of a restore, where its answer was lost: what was put back could forbid the removal.
+        // Before it goes: disks of an import that failed half-way bear no name of ours.
+        for (const { vdi } of await this.#host.listDisks(vm.ref)) disks.set(vdi.ref, vdi.uuid);
         const isBlocked = Object.keys(vm.blocked_operations).length > 0;
         if (isBlocked) await removed(() => this.#host.call('VM.set_blocked_operations', vm.ref, {}));
         await remove('vm', vm.ref, vm.uuid);
@@ -102,6 +120,11 @@ export class RestoredObjects {
     }
     for (const [ref, uuid] of disks) await remove('disk', ref, uuid);
     return receipt;
+  }
+
+  #mark(uuid: string): OwnerMark {
+    const { runId, runner, at, vmUuid } = this.#run;
+    return { uuid, vmUuid, runId, runner, at: at.toISOString(), state: 'working' };
   }
 
   #isNamedAfterRun(record: { readonly name_label: string; readonly is_a_snapshot: boolean }): boolean {

@@ -2,17 +2,19 @@ import {
   BackupError,
   type CallOptions,
   type Clock,
+  HostError,
   type ProgressOptions,
   RunRecorder,
   type RunReport,
   systemClock,
 } from '../core/index.ts';
 import type { Host } from '../host/index.ts';
-import { CLEAN_UP_MS, RESTORED_FROM_KEY, startRun, writeMark } from '../snapshot/index.ts';
+import { CLEAN_UP_MS, OWNER_KEY, RESTORED_FROM_KEY, removeMark, startRun, writeMark } from '../snapshot/index.ts';
 import { parseVmMetadata, type Repository, type VmMetadata } from '../store/index.ts';
 import { makeDrives, makeNics, makeVm } from './make-vm.ts';
-import { findPresence, type PlanRestoreOptions, planRestore } from './plan-restore.ts';
+import { decideTransport, findPresence, type PlanRestoreOptions, planRestore } from './plan-restore.ts';
 import { restoreDisks } from './restore-disks.ts';
+import { restoreImage } from './restore-image.ts';
 import type { RestorePlan } from './restore-plan.ts';
 import { RestoredObjects } from './restored-objects.ts';
 
@@ -37,7 +39,8 @@ export interface RestoreResult {
 }
 
 /**
- * Runs a plan: makes the disks, streams each disk's merged chain into its own, makes the VM halted, and attaches them.
+ * Runs a plan: makes the disks, streams each disk's merged chain into its own, makes the VM halted, and attaches them. Of
+ * the image strategy: imports the archive of the full, halted, and applies each disk's delta.
  * On any failure or abort what was made is removed; the error's `receipt` says so.
  *
  * @throws RunError with the report of the run: `ABORTED`, `PLAN_CONFLICT`, `PLAN_STALE`, or the code of what failed.
@@ -60,13 +63,8 @@ export async function runRestore(
     checkPlan(repository, plan);
     await checkAbsent(host, plan);
     const metadata = await readMetadata(repository, plan, options);
-    recorder.stage('transfer');
-    const disks = await restoreDisks(host, repository, plan, metadata, made, recorder, options);
-    recorder.stage('vm');
-    signal?.throwIfAborted();
-    await checkAbsent(host, plan); // again: hours may have passed, and an import that keeps the uuid may replace a VM
-    const vmRef = await makeVm(host, repository, plan, metadata, made.vmName(plan.name), recorder, { signal });
-    made.vm(vmRef);
+    const makeParts = plan.strategy === 'image' ? makeFromImage : makeFromDisks;
+    const { vmRef, disks } = await makeParts({ host, repository, plan, metadata, made, recorder, options });
     await makeDrives(host, vmRef, metadata, disks, recorder, { signal });
     await makeNics(host, vmRef, plan, metadata, { signal });
     recorder.stage('finish');
@@ -81,6 +79,67 @@ export async function runRestore(
   } finally {
     run.end();
   }
+}
+
+interface Making {
+  readonly host: Host;
+  readonly repository: Repository;
+  readonly plan: RestorePlan;
+  readonly metadata: VmMetadata;
+  readonly made: RestoredObjects;
+  readonly recorder: RunRecorder;
+  readonly options: RunRestoreOptions;
+}
+
+/** The VM, without drives, and the disks that it is to have: source disk's uuid to the new disk's reference. */
+interface Parts {
+  readonly vmRef: string;
+  readonly disks: ReadonlyMap<string, string>;
+}
+
+/** The disks one by one, then the VM. */
+async function makeFromDisks({ host, repository, plan, metadata, made, recorder, options }: Making): Promise<Parts> {
+  const { signal } = options;
+  recorder.stage('transfer');
+  const disks = await restoreDisks(host, repository, plan, metadata, made, recorder, options);
+  recorder.stage('vm');
+  signal?.throwIfAborted();
+  await checkAbsent(host, plan); // again: hours may have passed, and an import that keeps the uuid may replace a VM
+  const vmRef = await makeVm(host, repository, plan, metadata, made.vmName(plan.name), recorder, { signal });
+  await made.vm(vmRef);
+  return { vmRef, disks };
+}
+
+/** The VM with most of its disks, then the others; or all by themselves, where the host is older than the archive. */
+async function makeFromImage(making: Making): Promise<Parts> {
+  const { host, repository, plan, metadata, made, recorder, options } = making;
+  recorder.stage('transfer');
+  const imported = await importOrNot(making);
+  if (imported === undefined) return makeFromDisks({ ...making, plan: await withoutImage(host, plan) });
+  const others = { ...plan, disks: plan.disks.filter(({ transport }) => transport !== 'xva') };
+  const more = await restoreDisks(host, repository, others, metadata, made, recorder, options);
+  return { vmRef: imported.vmRef, disks: new Map([...imported.disks, ...more]) };
+}
+
+async function importOrNot({ host, repository, plan, made, recorder, options }: Making): Promise<Parts | undefined> {
+  try {
+    return await restoreImage(host, repository, plan, made, recorder, options);
+  } catch (error) {
+    if (!(error instanceof HostError) || error.xapiCode !== 'IMPORT_INCOMPATIBLE_VERSION') throw error;
+    // Told before any data flows.
+    recorder.fallBack('vm', 'import of the archive', 'each disk by itself', error.message);
+    return undefined;
+  }
+}
+
+async function withoutImage(host: Host, plan: RestorePlan): Promise<RestorePlan> {
+  const srs = await host.listRecords('SR');
+  const disks = plan.disks.map((disk) => {
+    if (disk.transport !== 'xva') return disk;
+    const sr = srs.find(({ uuid }) => uuid === disk.srUuid);
+    return { ...disk, ...decideTransport(disk, sr) };
+  });
+  return { ...plan, disks };
 }
 
 /** Plans and runs a restore of one VM: {@link planRestore}, then {@link runRestore}. */
@@ -138,6 +197,7 @@ async function finishVm(
   await writeMark(host, 'VM', vmRef, RESTORED_FROM_KEY, { uuid: vm.uuid, ...origin });
   if (vm.is_a_template) await host.call('VM.set_is_a_template', vmRef, false);
   await host.call('VM.set_name_label', vmRef, plan.name);
+  await removeMark(host, 'VM', vmRef, OWNER_KEY);
   const blocked = metadata.VM['blocked_operations'];
   if (typeof blocked === 'object' && blocked !== null && Object.keys(blocked).length > 0) {
     // VM.create and imports drop it. The last step: a VM whose destruction is blocked could not be taken back.

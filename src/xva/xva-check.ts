@@ -1,15 +1,11 @@
 import type { Transform } from 'node:stream';
-import { type ByteSource, memoryRing, openFileSource } from '../bytes/index.ts';
+import { type ByteSource, openFileSource, sourceChunks } from '../bytes/index.ts';
 import type { CallOptions } from '../core/index.ts';
 import type { XvaCompression } from './constants.ts';
 import { compressionError, compressionOf, createDecompressor, isDecoderError, MAGIC_LENGTH } from './decompress.ts';
 import type { OvaMetadata } from './ova-xml.ts';
 import { type XvaReport, XvaReporter } from './xva-report.ts';
 import { createWalker, type XvaWalker } from './xva-walker.ts';
-
-/** How much of a file is read at once, and how many reads are under way: together the memory of a check, in bytes. */
-const PIECE = 1024 * 1024;
-const READS = 4;
 
 /**
  * Reads an archive, compressed or not, from its start to its end, and tells whether a host would take it: its
@@ -28,38 +24,11 @@ export async function checkXva(source: string | ByteSource, options: CallOptions
 
 async function checkSource(source: ByteSource, options: CallOptions): Promise<XvaReport> {
   const checker = await createChecker();
-  for await (const piece of piecesOf(source, options)) {
+  for await (const piece of sourceChunks(source, { ...options, reuseMemory: true })) {
     const waiting = checker.give(piece);
     if (waiting !== undefined) await waiting;
   }
   return checker.end();
-}
-
-/** A source in large pieces, read ahead; the memory of a piece is used again when the next one is asked for. */
-async function* piecesOf(source: ByteSource, { signal }: CallOptions): AsyncGenerator<Uint8Array, void> {
-  const memory = memoryRing(PIECE, true);
-  const inFlight: Promise<Uint8Array<ArrayBuffer>>[] = [];
-  let at = 0;
-  const ask = () => {
-    if (at >= source.size) return;
-    const piece = memory.take(Math.min(PIECE, source.size - at));
-    const reading = source.readInto(piece, at, { signal }).then(() => piece);
-    reading.catch(() => {}); // not swallowed: awaited below
-    inFlight.push(reading);
-    at += piece.byteLength;
-  };
-  try {
-    for (let i = 0; i < READS; i++) ask();
-    while (inFlight.length > 0) {
-      signal?.throwIfAborted();
-      const piece = await inFlight.shift()!;
-      yield piece;
-      memory.give(piece);
-      ask();
-    }
-  } finally {
-    await Promise.allSettled(inFlight);
-  }
 }
 
 /** Bytes that are checked while they pass. */

@@ -2,9 +2,11 @@ import { randomBytes } from 'node:crypto';
 import { expect } from 'vitest';
 import type { PlanBackupOptions, RunBackupOptions } from '../../src/backup/index.ts';
 import { hashDisk } from '../../src/disk/index.ts';
+import { planRestore, restoreDisk, restoreVm, verifyRestored } from '../../src/restore/index.ts';
 import type { PointId } from '../../src/store/index.ts';
 import { checkVhd, openVhd } from '../../src/vhd/index.ts';
 import { checkXva, openXva, xvaVm } from '../../src/xva/index.ts';
+import { addSr } from '../restore/support.ts';
 import { hookRows, quiesceRows } from './support/consistency.ts';
 import { MIB, namesOf, type Road, snapshotsOn, startRoad, storedHashes } from './support/road.ts';
 import { group, type RowProfile, row } from './support/row.ts';
@@ -216,8 +218,130 @@ group('Image strategy (XVA)', () => {
     await expect(road.repository.remove(full.point)).rejects.toMatchObject({ code: 'POINT_NEEDED' });
   });
 
-  row.todo('S11', 'restore = import the XVA, then apply the deltas through the API');
+  row(
+    'S11',
+    'restore = import the XVA, then apply the deltas through the API',
+    async ({ profile }) => {
+      await using road = await startRoad(profile, false);
+      const fullHashes = await road.hashes();
+      const full = await backup(road);
+      await write(road, '0', 2 * MIB);
+      await road.simulator.writeDisk(road.vm.uuid, '1', 20 * MIB, new Uint8Array(2 * MIB)); // became zeros
+      const hashes = await road.hashes();
+      const incr = await backup(road);
+      await write(road, '0', 8 * MIB); // after the points
+
+      road.asked();
+      const restored = await restoreVm(road.host, road.repository, { point: incr.point });
+      const names = namesOf(road.asked()).filter((name) => name.startsWith('PUT '));
+      expect(names).toEqual(['PUT /import', 'PUT /import_raw_vdi', 'PUT /import_raw_vdi']);
+      await expectRestored(road, restored, hashes);
+      const first = await restoreVm(road.host, road.repository, { point: full.point });
+      await expectRestored(road, first, fullHashes);
+      const { vmUuid, point } = incr.point;
+      const verified = await verifyRestored(road.host, road.repository, {
+        point: { vmUuid, point },
+        disks: restored.disks,
+      });
+      expect(verified.map(({ equal }) => equal)).toEqual([true, true]);
+    },
+    { on: ARCHIVES },
+  );
+  row('S11', 'a compressed image is restored as well', async ({ profile }) => {
+    await using road = await startRoad(profile, false);
+    await backup(road, { compression: 'zstd' });
+    await write(road, '0', 2 * MIB);
+    const hashes = await road.hashes();
+    const { point } = await backup(road);
+    await expectRestored(road, await restoreVm(road.host, road.repository, { point }), hashes);
+  });
+  row('S11', 'with disks added, removed and grown since the full', async ({ profile }) => {
+    await using road = await startRoad(profile, false);
+    const { host, simulator, vm } = road;
+    await backup(road);
+    const added = await host.getRecord('VDI', await addDisk(road));
+    await host.callAsync('VM.hard_shutdown', [vm.ref]);
+    const [grown, gone] = await host.listDisks(vm.ref);
+    await host.callAsync('VBD.destroy', [gone!.vbd.ref]);
+    await host.callAsync('VDI.resize', [grown!.vdi.ref, 24 * MIB]);
+    await simulator.writeDisk(vm.uuid, '0', 20 * MIB, randomBytes(MIB));
+    const { manifest, point } = await backup(road);
+    expect(manifest.disks.map(({ vdiUuid, mode, size }) => [vdiUuid, mode, size])).toEqual([
+      [grown!.vdi.uuid, 'delta', 24 * MIB],
+      [added.uuid, 'full', 8 * MIB],
+    ]);
+    const restored = await restoreVm(host, road.repository, { point });
+    await expectRestored(road, restored, {
+      [grown!.vdi.uuid]: await simulator.hashDisk(grown!.vdi.uuid),
+      [added.uuid]: await simulator.hashDisk(added.uuid),
+    });
+    const names = (await host.listRecords('VDI')).map((vdi) => vdi.name_label);
+    expect(names.filter((name) => name.includes('xen-backup-sdk'))).toEqual([]);
+  });
+  row(
+    'S11',
+    'onto storage without VHDs every byte is written; single disks and SRs are refused',
+    async ({ profile }) => {
+      await using road = await startRoad(profile, false);
+      const sr = addSr(road, 'iscsi', 'block');
+      await backup(road);
+      await write(road, '0', 2 * MIB);
+      const hashes = await road.hashes();
+      const { point } = await backup(road);
+      const restored = await restoreVm(road.host, road.repository, { point, sr: 'block' });
+      await expectRestored(road, restored, hashes);
+      const plan = await planRestore(road.host, road.repository, { point, skipDisks: ['0'], srByDisk: { 1: 'block' } });
+      expect(plan.conflicts.map(({ code, subject }) => [code, subject])).toEqual([
+        ['NOT_WITH_IMAGE', 'skipDisks'],
+        ['NOT_WITH_IMAGE', 'srByDisk'],
+      ]);
+      const [{ uuid } = { uuid: '' }] = road.vm.disks;
+      const alone = await restoreDisk(road.host, road.repository, { point, vdiUuid: uuid, target: { sr } });
+      expect(await road.simulator.hashDisk(alone)).toBe(hashes[uuid]);
+    },
+  );
+  row('S11', 'a host older than the archive gets each disk by itself', async ({ profile }) => {
+    await using road = await startRoad(profile, false);
+    await backup(road);
+    await write(road, '0', 2 * MIB);
+    const hashes = await road.hashes();
+    const { point } = await backup(road);
+    const code = 'IMPORT_INCOMPATIBLE_VERSION';
+    await using older = await startRoad('citrix-hypervisor-8.2', false);
+    const restored = await restoreVm(older.host, road.repository, { point, networks: await networksOf(road, older) });
+    expect(restored.report.decisions).toContainEqual(
+      expect.objectContaining({ topic: 'fallback', subject: 'vm', reason: expect.stringContaining(code) }),
+    );
+    await expectRestored(older, restored, hashes);
+  });
 });
+
+type Restored = Awaited<ReturnType<typeof restoreVm>>;
+
+/** A VM proper, halted, under its name, with exactly these disks. */
+async function expectRestored(
+  { host, simulator }: Road,
+  { vmUuid, disks }: Restored,
+  hashes: Readonly<Record<string, string>>,
+): Promise<void> {
+  const vm = await host.getRecord('VM', vmUuid);
+  expect(vm).toMatchObject({ is_a_template: false, is_a_snapshot: false, power_state: 'Halted' });
+  expect(vm.name_label).toMatch(/^web( \(restored .*\))?$/);
+  expect(Object.keys(vm.other_config).filter((key) => key.startsWith('xen-backup-sdk:'))).toEqual([
+    'xen-backup-sdk:restored-from',
+  ]);
+  expect(Object.keys(disks).sort()).toEqual(Object.keys(hashes).sort());
+  const attached = (await host.listDisks(vmUuid)).map(({ vdi }) => vdi);
+  expect(attached.map(({ uuid }) => uuid).sort()).toEqual(Object.values(disks).sort());
+  for (const { other_config } of attached) expect(other_config).not.toHaveProperty('xen-backup-sdk:owner');
+  for (const [source, made] of Object.entries(disks)) expect(await simulator.hashDisk(made)).toBe(hashes[source]);
+}
+
+/** Networks of one pool to the first of the other. */
+async function networksOf(from: Road, to: Road): Promise<Record<string, string>> {
+  const [target] = await to.host.listNetworks();
+  return Object.fromEntries((await from.host.listNetworks()).map(({ uuid }) => [uuid, target!.uuid]));
+}
 
 /** Gives the VM another disk with data. */
 async function addDisk({ host, simulator, vm }: Road): Promise<string> {
