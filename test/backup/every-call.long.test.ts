@@ -5,6 +5,7 @@ import { BackupError } from '../../src/core/index.ts';
 import type { Host } from '../../src/host/index.ts';
 import { restoreVm } from '../../src/restore/index.ts';
 import { findLeftovers } from '../../src/snapshot/index.ts';
+import type { Strategy } from '../../src/store/index.ts';
 import { type Pool, startPool } from '../support/pool.ts';
 
 const MIB = 1024 * 1024;
@@ -65,27 +66,51 @@ async function sweep(pool: Pool, when: 'before' | 'after', work: (host: Host) =>
   }
 }
 
-test.each(['before', 'after'] as const)(
-  'a full whose every call fails %s its work leaves nothing',
-  async (when) => {
-    await using pool = await startPool({ timing: { settleMs: 0 } });
-    const vm = await pool.simulator.createVm({ disks: [{ size: 4 * MIB }], cd: 'iso', vtpm: 'AAAA' });
-    await pool.simulator.writeDisk(vm.uuid, '0', 512, randomBytes(70_000));
-    const calls = await sweep(pool, when, (host) => backupVm(host, pool.repository, { vm: vm.uuid }));
-    expect(calls).toBeGreaterThan(20);
+const WHEN = ['before', 'after'] as const;
+const CASES = (['changed-blocks', 'image'] as const).flatMap((strategy) =>
+  WHEN.map((when) => [strategy, when] as const),
+);
+
+async function smallPool(strategy: Strategy) {
+  const pool = await startPool({ timing: { settleMs: 0 } });
+  const record = { blocked_operations: { destroy: 'mine' } };
+  const vm = await pool.simulator.createVm({ disks: [{ size: 4 * MIB }], cd: 'iso', vtpm: 'AAAA', record });
+  await pool.simulator.writeDisk(vm.uuid, '0', 512, randomBytes(70_000));
+  const backup = (host: Host) => backupVm(host, pool.repository, { vm: vm.uuid, strategy });
+  return { pool, vm, backup };
+}
+
+test.each(CASES)(
+  '%s: a full whose every call fails %s its work leaves nothing',
+  async (strategy, when) => {
+    const { pool, backup } = await smallPool(strategy);
+    await using _ = pool;
+    expect(await sweep(pool, when, backup)).toBeGreaterThan(20);
   },
   300_000,
 );
 
-test.each(['before', 'after'] as const)(
-  'a restore whose every call fails %s its work leaves nothing',
-  async (when) => {
-    await using pool = await startPool({ timing: { settleMs: 0 } });
-    const record = { blocked_operations: { destroy: 'mine' } };
-    const vm = await pool.simulator.createVm({ disks: [{ size: 4 * MIB }], cd: 'iso', record });
-    const { point } = await backupVm(pool.host, pool.repository, { vm: vm.uuid });
-    const calls = await sweep(pool, when, (host) => restoreVm(host, pool.repository, { point }));
-    expect(calls).toBeGreaterThan(15);
+test.each(CASES)(
+  '%s: an increment whose every call fails %s its work leaves only the base',
+  async (strategy, when) => {
+    const { pool, vm, backup } = await smallPool(strategy);
+    await using _ = pool;
+    await backup(pool.host);
+    await pool.simulator.writeDisk(vm.uuid, '0', 2 * MIB, randomBytes(70_000));
+    expect(await sweep(pool, when, backup)).toBeGreaterThan(20);
+  },
+  300_000,
+);
+
+test.each(CASES)(
+  '%s: a restore whose every call fails %s its work leaves nothing',
+  async (strategy, when) => {
+    const { pool, vm, backup } = await smallPool(strategy);
+    await using _ = pool;
+    await backup(pool.host);
+    await pool.simulator.writeDisk(vm.uuid, '0', 2 * MIB, randomBytes(70_000));
+    const { point } = await backup(pool.host);
+    expect(await sweep(pool, when, (host) => restoreVm(host, pool.repository, { point }))).toBeGreaterThan(15);
   },
   300_000,
 );

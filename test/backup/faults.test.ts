@@ -1,54 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
 import { type BackupPlan, backupVm, planBackup, runBackup } from '../../src/backup/index.ts';
-import { BackupError, RunError } from '../../src/core/index.ts';
-import { findLeftovers } from '../../src/snapshot/index.ts';
-import { openRepository, type Repository, type Store } from '../../src/store/index.ts';
+import { openRepository, type Repository } from '../../src/store/index.ts';
 import { type Pool, startPool } from '../support/pool.ts';
-
-const MIB = 1024 * 1024;
-
-async function smallVm(pool: Pool) {
-  const vm = await pool.simulator.createVm({ name: 'web', disks: [{ size: 16 * MIB }, { size: 32 * MIB }] });
-  await pool.simulator.writeDisk(vm.uuid, '0', 512, randomBytes(3 * MIB));
-  await pool.simulator.writeDisk(vm.uuid, '1', 9 * MIB, randomBytes(5 * MIB));
-  return vm;
-}
-
-type Vm = Awaited<ReturnType<typeof smallVm>>;
-
-/** What is on the host besides the VM as it was made, and besides snapshots that older points keep. */
-async function traces({ host }: Pool, vm: Vm, kept: readonly string[] = []) {
-  const vms = await host.listRecords('VM');
-  const vdis = await host.listRecords('VDI');
-  const own = new Set(vm.disks.map(({ uuid }) => uuid));
-  const live = await host.getRecord('VM', vm.uuid);
-  return {
-    snapshots: vms.filter((one) => one.is_a_snapshot && !kept.includes(one.uuid)).map((one) => one.name_label),
-    disks: vdis.filter((vdi) => vdi.is_a_snapshot && !own.has(vdi.uuid)).length - 2 * kept.length,
-    marks: Object.keys(live.other_config).filter((key) => key.startsWith('xen-backup-sdk')),
-    tasks: (await host.listRecords('task')).map((task) => task.name_label),
-    leftovers: await findLeftovers(host),
-  };
-}
-
-const NOTHING = { snapshots: [], disks: 0, marks: [], tasks: [], leftovers: [] };
-
-async function failing(work: Promise<unknown>): Promise<RunError> {
-  const error: unknown = await work.then(
-    () => new Error('it succeeded'),
-    (reason: unknown) => reason,
-  );
-  expect(error).toBeInstanceOf(RunError);
-  return error as RunError;
-}
-
-/** The next run works and is right. */
-async function expectNextRunRight(pool: Pool, vm: Vm) {
-  const { point } = await backupVm(pool.host, pool.repository, { vm: vm.uuid });
-  const report = await pool.repository.verify(point, { level: 'content' });
-  expect(report.ok).toBe(true);
-}
+import { expectNextRunRight, failing, fullAfter, MIB, NOTHING, smallVm, traces, type Vm } from './support.ts';
 
 describe('a full that fails leaves nothing, and the next run works', () => {
   const path = '/export_raw_vdi';
@@ -253,31 +208,3 @@ test('a full repository disk is STORE_FULL, and nothing stays', async () => {
   expect(await repository.list()).toEqual([]);
   expect(await traces(pool, vm)).toEqual(NOTHING);
 });
-
-/** A store whose disk is full after so many bytes of one object. */
-function fullAfter(store: Store, bytes: number): Store {
-  async function* limited(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array, void> {
-    let written = 0;
-    for await (const chunk of chunks) {
-      written += chunk.byteLength;
-      if (written > bytes) throw new BackupError('STORE_FULL', 'no space left on device');
-      yield chunk;
-    }
-  }
-  return {
-    label: store.label,
-    write(name, from, options) {
-      if (from instanceof Uint8Array) return store.write(name, from, options);
-      const chunks = limited('chunks' in from ? from.chunks : from);
-      return store.write(name, 'chunks' in from ? { length: from.length, chunks } : chunks, options);
-    },
-    open: (name, options) => store.open(name, options),
-    size: (name, options) => store.size(name, options),
-    list: (prefix, options) => store.list(prefix, options),
-    remove: (name, options) => store.remove(name, options),
-    removeAbandoned: (options) => store.removeAbandoned(options),
-    stage: (options) => store.stage(options),
-    close: () => store.close(),
-    [Symbol.asyncDispose]: () => store[Symbol.asyncDispose](),
-  };
-}

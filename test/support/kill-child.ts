@@ -10,15 +10,19 @@ interface Orders {
   readonly certificate: string;
   readonly vm: string;
   readonly folder: string;
+  readonly strategy: 'image' | 'changed-blocks';
   /** The stage at whose start the process kills itself, as power loss would: nothing is cleaned up. */
   readonly killAt: string;
 }
 
-const { url, username, password, certificate, vm, folder, killAt } = JSON.parse(process.argv[2] ?? '') as Orders;
+const { url, username, password, certificate, vm, folder, strategy, killAt } = JSON.parse(
+  process.argv[2] ?? '',
+) as Orders;
 const host = await connectHost({ url, username, password, tls: { certificate } });
 const repository = await openRepository(await directoryStore(folder));
 await backupVm(host, repository, {
   vm,
+  strategy,
   onProgress(event) {
     const reached = event.kind === 'stage' ? event.stage === killAt : event.kind === killAt;
     if (reached) process.kill(process.pid, 'SIGKILL');
