@@ -81,13 +81,28 @@ async function prepareDelta(
   } catch (error) {
     const reason = fallbackReason(error);
     if (reason === undefined) throw error;
-    if (plan.onFallback === 'fail') {
-      const message = `${disk.name} (${disk.vdiUuid}) would need a full, which the plan forbids: ${reason}`;
-      throw new BackupError('FALLBACK_REFUSED', message, { cause: error, facts: { vdiUuid: disk.vdiUuid, reason } });
-    }
-    recorder.fallBack(disk.vdiUuid, 'delta', 'full', reason);
+    fallBackToFull(plan, disk, reason, error, recorder);
     return undefined;
   }
+}
+
+/**
+ * A planned delta becomes a full, in report and ledger.
+ *
+ * @throws BackupError `FALLBACK_REFUSED` where the plan forbids it.
+ */
+export function fallBackToFull(
+  { onFallback }: BackupPlan,
+  { name, vdiUuid }: DiskPlan,
+  reason: string,
+  cause: unknown,
+  recorder: RunRecorder,
+): void {
+  if (onFallback === 'fail') {
+    const message = `${name} (${vdiUuid}) would need a full, which the plan forbids: ${reason}`;
+    throw new BackupError('FALLBACK_REFUSED', message, { cause, facts: { vdiUuid, reason } });
+  }
+  recorder.fallBack(vdiUuid, 'delta', 'full', reason);
 }
 
 /** Why a delta cannot be, if the failure says so; `undefined` for a failure of another kind. */

@@ -24,8 +24,8 @@ import { tellsDifferences } from './decide-image.ts';
 import { finish, pointOfBase, tidyUp, turnOnTracking, undo } from './leave-no-trace.ts';
 import { manifestDisk } from './manifest-disk.ts';
 import { type PlanBackupOptions, planBackup } from './plan-backup.ts';
-import { prepareDisks } from './prepare-disks.ts';
-import { type DiskDelta, type DiskJob, type StoredLayer, transferDisk } from './transfer-disk.ts';
+import { fallBackToFull, prepareDisks } from './prepare-disks.ts';
+import { type DiskDelta, type DiskJob, type StoredLayer, transferDisk, whyNoDifferences } from './transfer-disk.ts';
 import { transferImage } from './transfer-image.ts';
 
 export interface RunBackupOptions extends CallOptions, ProgressOptions {
@@ -204,7 +204,7 @@ async function transferAll(
   { onProgress, signal, clock = systemClock }: RunBackupOptions,
 ): Promise<ReadonlyMap<string, ManifestDisk>> {
   const transferred = new Map<string, ManifestDisk>();
-  const moveOne = async (job: DiskJob, stop: AbortSignal) => {
+  const move = async (job: DiskJob, stop: AbortSignal) => {
     const startedAt = clock.now();
     const { vdiUuid: diskId, name: label, size } = job.plan;
     const mode = job.delta === undefined ? 'full' : 'delta';
@@ -233,6 +233,16 @@ async function transferAll(
       durationMs,
     });
     transferred.set(diskId, manifestDisk(job.plan, { job, layer, bytesMoved, recorder }));
+  };
+  const moveOne = async (job: DiskJob, stop: AbortSignal) => {
+    try {
+      await move(job, stop);
+    } catch (error) {
+      const reason = whyNoDifferences(error);
+      if (job.delta === undefined || reason === undefined) throw error;
+      fallBackToFull(plan, job.plan, reason, error, recorder);
+      await move({ ...job, delta: undefined }, stop);
+    }
   };
   await runAll(jobs, moveOne, { signal });
   return transferred;

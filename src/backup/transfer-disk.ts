@@ -1,6 +1,6 @@
 import { byteReader, isZero } from '../bytes/index.ts';
 import { type ChangedBlocks, restrictToChanges } from '../cbt/index.ts';
-import { BackupError, type CallOptions } from '../core/index.ts';
+import { BackupError, type CallOptions, HostError } from '../core/index.ts';
 import type { Block, BlockStream, Disk } from '../disk/index.ts';
 import type { Host } from '../host/index.ts';
 import type { SnapshotDisk } from '../snapshot/index.ts';
@@ -104,6 +104,19 @@ async function transferVhdExport(
   { timestamp, signal, onMoved }: TransferOptions,
 ): Promise<StoredLayer> {
   return storeExport(host, writer, plan, snapshot, { kind: 'dynamic', link: { timestamp }, signal, onMoved });
+}
+
+/**
+ * Why the host cannot tell the differences of a disk from a snapshot, if the failure says so: it finds out only when it is
+ * asked. Source: xen-api `ocaml/xapi/vhd_tool_wrapper.ml` (`send`), `attach_helpers.ml`.
+ */
+export function whyNoDifferences(error: unknown): string | undefined {
+  if (!(error instanceof HostError)) return undefined;
+  const { xapiCode, xapiParams, message } = error;
+  const isSo =
+    xapiCode === 'VDI_INCOMPATIBLE_TYPE' ||
+    (xapiCode === 'INTERNAL_ERROR' && xapiParams.some((text) => text.includes('compute differences')));
+  return isSo ? message : undefined;
 }
 
 interface StoreExportOptions extends CallOptions, Pick<TransferOptions, 'onMoved'> {

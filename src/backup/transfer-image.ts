@@ -8,7 +8,7 @@ import {
   systemClock,
 } from '../core/index.ts';
 import type { Host } from '../host/index.ts';
-import type { Snapshot } from '../snapshot/index.ts';
+import { type Snapshot, workingName } from '../snapshot/index.ts';
 import type { ManifestDisk, ManifestImage, PointWriter } from '../store/index.ts';
 import { toVhdTime } from '../vhd/index.ts';
 import { checkingXva, XVA_MAGIC_LENGTH, type XvaDiskReport, type XvaReport, xvaCompressionOf } from '../xva/index.ts';
@@ -42,7 +42,7 @@ export async function transferImage(
   const { uuid: diskId, name: label } = plan.vm;
   const size = jobs.reduce((sum, job) => sum + job.plan.size, 0);
   onProgress?.({ kind: 'disk-started', run: 'backup', diskId, label, mode: 'image', size });
-  // The archive bears the snapshot's name. Marked as it is now, the snapshot is found without its working name.
+  // The archive bears the snapshot's name: for as long as that is the VM's, the mark alone says whose the snapshot is.
   await host.call('VM.set_name_label', snapshot.ref, label);
   const { compression = 'none' } = plan;
   await using transfer = await host.exportVm(snapshot.ref, { compression, signal });
@@ -61,6 +61,7 @@ export async function transferImage(
   await writer.writeFile('image', compressed ? names.imageZstd : names.image, counted, { secret, signal });
   const report = await checking.report;
   assertWhole(plan, report);
+  await host.call('VM.set_name_label', snapshot.ref, workingName({ name_label: label }, snapshot.mark.runId));
   onProgress?.({ kind: 'disk-finished', run: 'backup', diskId, movedBytes });
   const durationMs = clock.now() - startedAt;
   const disks = new Map<string, ManifestDisk>();
