@@ -116,7 +116,7 @@ export async function makeNics(
 }
 
 /** The metadata archive of the plan's point. */
-export async function readArchive(repository: Repository, plan: RestorePlan, options: CallOptions) {
+export async function readArchive(repository: Repository, plan: Pick<RestorePlan, 'point'>, options: CallOptions) {
   await using file = await repository.openFile(plan.point, 'metadata-archive', options);
   if (file.size > MAX_ARCHIVE) throw new RangeError(`a metadata archive of ${file.size} bytes is not believed`);
   const bytes = new Uint8Array(file.size);

@@ -24,7 +24,8 @@ export function rewriteForRestore(metadata: OvaMetadata, options: RewriteOptions
 const LEFT_OUT: ReadonlySet<string> = new Set(['VBD', 'VDI', 'VIF', 'SR', 'network', 'PVS_proxy', 'PVS_site']);
 const NULL_REF = 'OpaqueRef:NULL';
 
-function rewriteVm(vm: OvaObject, { name, dropMacSeed }: RewriteOptions): OvaObject {
+/** The VM itself, halted, of nobody's run, its name new. */
+export function rewriteVm(vm: OvaObject, { name, dropMacSeed }: RewriteOptions): OvaObject {
   const otherConfig = Object.fromEntries(
     Object.entries(asStruct(vm.snapshot['other_config'] ?? {}, 'VM other_config')).filter(
       ([key]) => !isOurKey(key) && !(key === 'mac_seed' && dropMacSeed === true),
