@@ -300,20 +300,25 @@ group('Image strategy (XVA)', () => {
       expect(await road.simulator.hashDisk(alone)).toBe(hashes[uuid]);
     },
   );
-  row('S11', 'a host older than the archive gets each disk by itself', async ({ profile }) => {
-    await using road = await startRoad(profile, false);
-    await backup(road);
-    await write(road, '0', 2 * MIB);
-    const hashes = await road.hashes();
-    const { point } = await backup(road);
-    const code = 'IMPORT_INCOMPATIBLE_VERSION';
-    await using older = await startRoad('citrix-hypervisor-8.2', false);
-    const restored = await restoreVm(older.host, road.repository, { point, networks: await networksOf(road, older) });
-    expect(restored.report.decisions).toContainEqual(
-      expect.objectContaining({ topic: 'fallback', subject: 'vm', reason: expect.stringContaining(code) }),
-    );
-    await expectRestored(older, restored, hashes);
-  });
+  row(
+    'S11',
+    'a host older than the archive gets each disk by itself',
+    async ({ profile }) => {
+      await using road = await startRoad(profile, false);
+      await backup(road);
+      await write(road, '0', 2 * MIB);
+      const hashes = await road.hashes();
+      const { point } = await backup(road);
+      const code = 'IMPORT_INCOMPATIBLE_VERSION';
+      await using older = await startRoad('citrix-hypervisor-8.2', false);
+      const restored = await restoreVm(older.host, road.repository, { point, networks: await networksOf(road, older) });
+      expect(restored.report.decisions).toContainEqual(
+        expect.objectContaining({ topic: 'fallback', subject: 'vm', reason: expect.stringContaining(code) }),
+      );
+      await expectRestored(older, restored, hashes);
+    },
+    { on: ['xcp-ng-8.3', 'xenserver-8'] },
+  );
 });
 
 type Restored = Awaited<ReturnType<typeof restoreVm>>;

@@ -15,6 +15,9 @@ type Backup = (road: Road, options: BackupOptions) => Promise<BackupResult>;
 /** The last release with quiesced snapshots. */
 const OLD: RowProfile = 'citrix-hypervisor-8.0';
 
+/** Why a host's refusal is not tried there. */
+const CAN = 'this release has quiesced snapshots';
+
 async function quiesceCalls(road: Road, work: () => Promise<BackupResult>) {
   road.asked();
   const { manifest, report } = await work();
@@ -95,13 +98,18 @@ export function quiesceRows(id: RowId, backup: Backup): void {
     },
     { on: [OLD] },
   );
-  row(id, 'where it is required, a host that cannot ends the run, and nothing stays', async ({ profile }) => {
-    await using road = await roadWith(profile, { guestTools: 'vss' });
-    const run = backup(road, { quiesce: 'require' });
-    await expect(run).rejects.toMatchObject({ code: 'QUIESCE_UNAVAILABLE', facts: { vmUuid: road.vm.uuid } });
-    expect(await snapshotsOn(road)).toEqual([]);
-    expect(await road.repository.list()).toEqual([]);
-  });
+  row(
+    id,
+    'where it is required, a host that cannot ends the run, and nothing stays',
+    async ({ profile }) => {
+      await using road = await roadWith(profile, { guestTools: 'vss' });
+      const run = backup(road, { quiesce: 'require' });
+      await expect(run).rejects.toMatchObject({ code: 'QUIESCE_UNAVAILABLE', facts: { vmUuid: road.vm.uuid } });
+      expect(await snapshotsOn(road)).toEqual([]);
+      expect(await road.repository.list()).toEqual([]);
+    },
+    { notOn: { 'xenserver-7.2': CAN, 'xenserver-7.3': CAN, 'citrix-hypervisor-8.0': CAN } },
+  );
 }
 
 /** A program that writes what it was told into a file, then does what `then` says. */
@@ -177,7 +185,7 @@ export function hookRows(id: RowId, backup: Backup): void {
     expect(manifest.warnings.filter(({ code }) => code === 'HOOK_FAILED')).toHaveLength(2);
     const strict = backup(road, { hooks: { after: { run: fails, onFailure: 'abort' } } });
     await expect(strict).rejects.toMatchObject({ code: 'HOOK_FAILED' });
-    expect(await snapshotsOn(road)).toEqual([manifest.snapshot.uuid]);
+    expect(await snapshotsOn(road)).toEqual(manifest.snapshot.kept ? [manifest.snapshot.uuid] : []);
   });
 
   row(id, 'timeouts are enforced, on commands with all that they started', async ({ profile }) => {

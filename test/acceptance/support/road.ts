@@ -32,7 +32,8 @@ export async function startRoad(
   vmOptions: NewVm = {},
   poolOptions: PoolOptions = {},
 ): Promise<Road> {
-  const pool = await startPool({ ...poolOptions, profile, nbd, password: 'Never-In-A-File-4711' });
+  const hasNbd = profile !== 'xenserver-7.2'; // the purpose came with 7.3
+  const pool = await startPool({ ...poolOptions, profile, nbd: nbd && hasNbd, password: 'Never-In-A-File-4711' });
   const vm = await pool.simulator.createVm({
     name: 'web',
     disks: [{ size: 16 * MIB }, { size: 32 * MIB }],

@@ -1,12 +1,47 @@
 import { describe, test } from 'vitest';
 import type { ProfileName } from '../../../src/simulator/index.ts';
 
-/** The simulated pools that every row is judged on. */
-export const PROFILES: readonly ProfileName[] = ['xcp-ng-8.3'];
+/** Every simulated release. */
+const ALL: readonly ProfileName[] = [
+  'xenserver-7.2',
+  'xenserver-7.3',
+  'citrix-hypervisor-8.0',
+  'citrix-hypervisor-8.2',
+  'xenserver-8',
+  'xcp-ng-8.2',
+  'xcp-ng-8.3',
+];
+
+/**
+ * The simulated pools that every row is judged on: `npm test` takes the newest, where most of what we do happens;
+ * `npm run acceptance` and the long tests take all.
+ */
+export const PROFILES: readonly ProfileName[] = process.env['ACCEPTANCE_PROFILES'] === 'all' ? ALL : ['xcp-ng-8.3'];
 export type RowProfile = ProfileName;
 
 /** A row of the checklist. */
 export type RowId = `S${number}`;
+
+/** Why a row, or one statement of it, does not apply to some releases. */
+export type NotOn = Partial<Readonly<Record<RowProfile, string>>>;
+
+/** For what is about increments by changed block tracking, or about NBD. */
+export const NEEDS_TRACKING: NotOn = { 'xenserver-7.2': 'changed block tracking and NBD came with XenServer 7.3' };
+
+/** Rows all of which are about that. */
+const TRACKING_ROWS: ReadonlySet<RowId> = new Set([
+  'S12',
+  'S13',
+  'S19',
+  'S22',
+  'S23',
+  'S26',
+  'S27',
+  'S31',
+  'S32',
+  'S38',
+  'S39',
+]);
 
 /** What a row's test is handed. */
 export interface RowContext {
@@ -21,7 +56,7 @@ export interface RowOptions {
    */
   readonly on?: readonly RowProfile[] | undefined;
   /** Profiles on which the row does not apply, each with the reason. */
-  readonly notOn?: Partial<Readonly<Record<RowProfile, string>>> | undefined;
+  readonly notOn?: NotOn | undefined;
   /** @defaultValue vitest's */
   readonly timeoutMs?: number | undefined;
 }
@@ -33,7 +68,8 @@ export interface RowOptions {
 export function row(id: RowId, title: string, run: (on: RowContext) => Promise<void>, options: RowOptions = {}): void {
   const timing = options.timeoutMs === undefined ? {} : { timeout: options.timeoutMs };
   for (const profile of options.on ?? PROFILES) {
-    const reason = options.notOn?.[profile];
+    const notOn = { ...(TRACKING_ROWS.has(id) ? NEEDS_TRACKING : {}), ...options.notOn };
+    const reason = notOn[profile];
     if (reason !== undefined) test.skip(rowName(id, `${title}; not here: ${reason}`, profile), () => {});
     else test(rowName(id, title, profile), timing, () => run({ profile }));
   }
