@@ -101,6 +101,7 @@ export {
   type RecordByClass,
   type RecordClass,
   type Ref,
+  type ResolveAddress,
   type SmRecord,
   type SrRecord,
   type TaskRecord,

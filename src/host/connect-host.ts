@@ -14,7 +14,7 @@ import { createRpc, parseTarget } from './rpc.ts';
 import { createSession } from './session.ts';
 import { createTasks } from './tasks.ts';
 import { type HostTimeouts, resolveTimeouts } from './timeouts.ts';
-import { createTrust, type TlsTrust } from './trust.ts';
+import { createTrust, type ResolveAddress, type TlsTrust } from './trust.ts';
 import { exportVm, importVm } from './vm-transfers.ts';
 import { createXapiClient, type XapiClient } from './xapi-client.ts';
 import { SESSION_OVER } from './xapi-codes.ts';
@@ -30,6 +30,8 @@ export interface ConnectHostOptions extends CallOptions {
   readonly password?: string | undefined;
   /** By what the certificates of the pool's hosts are believed. @defaultValue the authorities that Node knows */
   readonly tls?: TlsTrust | undefined;
+  /** @defaultValue each address is what it says */
+  readonly resolveAddress?: ResolveAddress | undefined;
   /** Believe every certificate, and allow plain `http:`. */
   readonly insecure?: true | undefined;
   /**
@@ -59,7 +61,7 @@ export async function connectHost(options: ConnectHostOptions): Promise<Host> {
   signal?.throwIfAborted();
   const xapiTarget = parseUrl(options.url);
   const target = parseTarget(xapiTarget);
-  const trust = createTrust(options.tls, options.insecure);
+  const trust = createTrust(options.tls, options.insecure, options.resolveAddress);
   const timeouts = resolveTimeouts(options.timeouts);
   const exchanges = createExchangeLog(options.onExchange);
   const rpc = createRpc({ trust, timeouts, limits: options.limits, originator, exchanges });
@@ -99,6 +101,7 @@ export async function connectHost(options: ConnectHostOptions): Promise<Host> {
     const context: NbdContext = {
       ...{ session, tasks, records, trust, timeouts, gates, target, clock, running, exchanges },
       limits: options.limits,
+      resolveAddress: options.resolveAddress,
       diskUse: createDiskUse(session, records, timeouts, clock),
       closing: closing.signal,
     };

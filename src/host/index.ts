@@ -21,6 +21,6 @@ export type { HostLimits } from './limits.ts';
 export * from './records.ts';
 export { storesVhds } from './storage.ts';
 export type { HostTimeouts } from './timeouts.ts';
-export type { TlsTrust } from './trust.ts';
+export type { ResolveAddress, TlsTrust } from './trust.ts';
 export type { XapiClient } from './xapi-client.ts';
 export * as xapiCodes from './xapi-codes.ts';

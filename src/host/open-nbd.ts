@@ -6,6 +6,7 @@ import { type HostLimits, hostGates } from './limits.ts';
 import { findNetwork, listNetworks } from './networks.ts';
 import type { Ref, VdiRecord } from './records.ts';
 import type { TransferContext } from './transfer.ts';
+import { type ResolveAddress, wayTo } from './trust.ts';
 import { NOT_OFFERED } from './xapi-codes.ts';
 
 const log = createLog('host:nbd');
@@ -28,6 +29,7 @@ interface NbdInfo {
 /** What reading over NBD needs beside what transfers need. */
 export interface NbdContext extends TransferContext {
   readonly limits: HostLimits | undefined;
+  readonly resolveAddress: ResolveAddress | undefined;
 }
 
 /**
@@ -137,12 +139,11 @@ export async function tryNbd(context: NbdContext, target: NbdTarget, options: Ca
   signal?.throwIfAborted();
   const { address } = target;
   const vdi = target.vdi === undefined ? undefined : await records.get('VDI', target.vdi);
-  const { port, exportname, cert } = vdi === undefined ? await standardWay() : await wayTo(vdi);
+  const { port, exportname, cert } = vdi === undefined ? await standardWay() : await wayOf(vdi);
   const gates = hostGates(address, limits);
   const nbd = {
     profile: 'xenserver' as const,
-    host: address,
-    port,
+    ...wayTo({ host: address, port }, context.resolveAddress),
     connections: 1,
     reconnect: { tries: 1 },
     clock,
@@ -173,7 +174,7 @@ export async function tryNbd(context: NbdContext, target: NbdTarget, options: Ca
     return { port: NBD_PORT, exportname: '', cert };
   }
 
-  async function wayTo({ ref, uuid }: VdiRecord): Promise<NbdInfo> {
+  async function wayOf({ ref, uuid }: VdiRecord): Promise<NbdInfo> {
     const unavailable = (reason: string) =>
       new BackupError('NBD_UNAVAILABLE', `${session.label}: disk ${uuid} cannot be read at ${address}: ${reason}`);
     const ways = await askForWays(context, ref, unavailable);
@@ -202,8 +203,7 @@ async function connectOnce(context: NbdContext, vdi: VdiRecord, options: OpenNbd
     try {
       return await connectNbd({
         profile: 'xenserver',
-        host: address,
-        port,
+        ...wayTo({ host: address, port }, context.resolveAddress),
         exportName: exportname,
         connections: options.connections ?? 2,
         reconnect: RECONNECT,

@@ -19,9 +19,18 @@ export interface Session {
   end(): void;
 }
 
+/** How often a call is sent that no host carries out. */
+const MOST_TRIES = 4;
+
+/** Was the call not even sent? `xen-api` asserts that it has a session, and has none while it logs in again. */
+function isUnsent(error: unknown): boolean {
+  return (error as NodeJS.ErrnoException).code === 'ERR_ASSERTION';
+}
+
 export function createSession(client: XapiClient, label: string): Session {
   const references = new Set<string>();
   let ended = false;
+  let renewal: Promise<void> | undefined;
 
   /** The running session's reference, if there is one. */
   function current(): string | undefined {
@@ -41,9 +50,8 @@ export function createSession(client: XapiClient, label: string): Session {
     if (ended) throw new HostError(SESSION_OVER, [], `${doing}: the connection was closed`);
     const running = current();
     if (running !== undefined) return running;
-    log.debug('logging in again', { label });
     try {
-      await reopenSession(client);
+      await renew(undefined);
     } catch (error) {
       throw toBackupError(error, doing, scrub);
     }
@@ -52,17 +60,38 @@ export function createSession(client: XapiClient, label: string): Session {
     return renewed;
   }
 
+  /** Logs in again, once for all who found that `old` is of no use, unless somebody has done so already. */
+  function renew(old: string | undefined): Promise<void> {
+    const running = current();
+    if (renewal === undefined && running !== undefined && running !== old) return Promise.resolve();
+    if (renewal === undefined) log.debug('logging in again', { label });
+    renewal ??= reopenSession(client).finally(() => {
+      renewal = undefined;
+    });
+    return renewal;
+  }
+
   return {
     label,
     scrub,
     async call<T>(method: string, ...args: unknown[]): Promise<T> {
       const doing = `${label}: ${method}`;
-      await reference(doing);
-      try {
-        return (await client.call(method, ...args)) as T;
-      } catch (error) {
-        current(); // a login in between has a reference of its own
-        throw toBackupError(error, doing, scrub);
+      for (let tries = 1; ; tries++) {
+        const used = await reference(doing);
+        try {
+          return (await client.call(method, ...args)) as T;
+        } catch (error) {
+          current(); // a login in between has a reference of its own
+          const failure = toBackupError(error, doing, scrub);
+          if (tries === MOST_TRIES) throw failure;
+          if (isUnsent(error)) continue;
+          if (!(failure instanceof HostError) || failure.xapiCode !== 'HOST_IS_SLAVE') throw failure;
+          // Nothing was done: another host has become the coordinator, and the login finds it.
+          log.debug('the coordinator has changed', { label, to: failure.xapiParams[0] });
+          await renew(used).catch((reason: unknown) => {
+            throw toBackupError(reason, doing, scrub);
+          });
+        }
       }
     },
     reference: () => reference(label),

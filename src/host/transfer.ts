@@ -80,6 +80,8 @@ export async function beginTransfer(
   let exchange: Exchange | undefined;
   let task: Ref | undefined;
   let ended = false;
+  /** Has a host been asked that may be working for us? One that sends us elsewhere has not even looked at the task. */
+  let asked = false;
   const onAbort = () => exchange?.destroy();
   signal.addEventListener('abort', onAbort, { once: true });
 
@@ -109,7 +111,7 @@ export async function beginTransfer(
       await settledWithin(begun.promise, timeouts.cleanUpMs, context.clock);
       signal.removeEventListener('abort', onAbort);
       exchange?.destroy();
-      if (task !== undefined) await (ended ? tasks.destroy(task) : tasks.cancelAndDestroy(task));
+      if (task !== undefined) await (ended || !asked ? tasks.destroy(task) : tasks.cancelAndDestroy(task));
       await Promise.all(letGo.map((end) => end()));
       context.running.delete(finish);
       release();
@@ -127,6 +129,7 @@ export async function beginTransfer(
       signal.throwIfAborted();
       // In the query, not in a cookie: the host repeats only that when it sends us elsewhere.
       const query = { ...request.query, session_id: await session.reference(), task_id: task };
+      asked = true;
       await exchange.write(formatRequestHead({ ...request, query, host: target.host }), timeouts.idleMs);
       const head = await exchange.response(timeouts.firstByteMs);
       log.debug('answered', { path: request.path, host: target.host, status: head.status });
@@ -152,6 +155,7 @@ export async function beginTransfer(
           })
         );
       }
+      asked = false;
       target = await redirected(context, target, request.path, head.headers.get('location'));
     }
   } catch (error) {

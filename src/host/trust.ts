@@ -1,6 +1,6 @@
 import { X509Certificate } from 'node:crypto';
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
-import { connect as connectTls, type TLSSocket } from 'node:tls';
+import { checkServerIdentity, connect as connectTls, type TLSSocket } from 'node:tls';
 import { BackupError } from '../core/index.ts';
 
 /** By what a host's certificate is believed. With nothing set, the certificate authorities that Node knows decide. */
@@ -20,6 +20,25 @@ export interface Trust {
     target: Target,
     options: { readonly timeoutMs: number; readonly signal?: AbortSignal | undefined },
   ): Promise<Socket>;
+}
+
+/**
+ * Where an address of the pool is, seen from here: where NAT hides the hosts, or they are reached through a tunnel. Called
+ * with each address a connection is to be opened to: of the url, of redirects, of a coordinator that a member names, of NBD.
+ * A text is another address with the same port.
+ */
+export type ResolveAddress = (
+  address: string,
+  port: number,
+) => string | { readonly host: string; readonly port: number };
+
+/** Asks for the way to an address; without an answer to ask, it is its own. */
+export function wayTo(
+  { host, port }: { readonly host: string; readonly port: number },
+  resolve: ResolveAddress | undefined,
+): { readonly host: string; readonly port: number } {
+  const way = resolve?.(host, port) ?? host;
+  return typeof way === 'string' ? { host: way, port } : way;
 }
 
 export interface Target {
@@ -50,7 +69,7 @@ export function fingerprintOf(pem: string): string {
  * @throws TypeError for a pin that is none, and where plain HTTP or no check at all was asked for without
  * `insecure: true`.
  */
-export function createTrust(tls: TlsTrust = {}, insecure = false): Trust {
+export function createTrust(tls: TlsTrust = {}, insecure = false, resolve?: ResolveAddress): Trust {
   const pins = new Set([
     ...list(tls.certificate).map(fingerprintOf),
     ...list(tls.fingerprint256).map(normaliseFingerprint),
@@ -80,19 +99,20 @@ export function createTrust(tls: TlsTrust = {}, insecure = false): Trust {
   }
 
   function open(target: Target): Socket {
-    const { host, port } = target;
+    const { host } = target;
+    const way = wayTo(target, resolve);
     if (target.protocol === 'http:') {
-      if (insecure) return connectTcp({ host, port });
+      if (insecure) return connectTcp(way);
       throw new TypeError(`${host}: plain HTTP shows the password to the network; it needs insecure: true`);
     }
     return connectTls({
-      host,
-      port,
+      ...way,
       // Judged by check() before anything is sent: only so can the error name the fingerprint that was found.
       rejectUnauthorized: false,
       ...(isIP(host) === 0 ? { servername: host } : {}),
       ...(ca.length > 0 ? { ca: [...ca] } : {}),
-      ...(pins.size > 0 ? { checkServerIdentity: () => undefined } : {}),
+      // The certificate is for the host's own address, whatever way leads there.
+      checkServerIdentity: (_, certificate) => (pins.size > 0 ? undefined : checkServerIdentity(host, certificate)),
     });
   }
 

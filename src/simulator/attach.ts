@@ -1,3 +1,4 @@
+import { isPluggedInto } from './network-purpose.ts';
 import type { Simulation } from './simulation.ts';
 import { type Attachment, XapiFailure } from './world.ts';
 
@@ -49,6 +50,8 @@ export async function attachToControlDomain(
   const busy = world.faults.take('vdi-in-use', fitsAttach(world.getObject('VDI', vdiRef).uuid, vdiRef));
   if (busy !== undefined) throw new XapiFailure('VDI_IN_USE', [vdiRef, 'attach']);
   assertAttachable(simulation, vdiRef, mode);
+  const { SR } = world.getObject('VDI', vdiRef);
+  if (!isPluggedInto(world, refs.host, SR)) throw new XapiFailure('SR_NOT_ATTACHED', [SR]);
   const image = world.image(vdiRef);
   const taken = world.getObject('VM', refs.controlDomain).VBDs.map((vbd) => world.getObject('VBD', vbd).userdevice);
   let position = 0;

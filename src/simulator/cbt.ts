@@ -45,7 +45,22 @@ export function changedBlocks(simulation: Simulation, fromRef: string, toRef: st
   }
   const image = world.findImage(toRef);
   const live = !to.is_a_snapshot && image?.tracking ? { size: image.size, bits: image.readChanges() } : undefined;
-  return chains.list(from.uuid, to.uuid, live);
+  const bitmap = chains.list(from.uuid, to.uuid, live);
+  const lie = world.faults.take('bitmap-lies');
+  return lie === undefined ? bitmap : withoutFirst(bitmap, lie.blocks ?? Number.POSITIVE_INFINITY);
+}
+
+/** The bitmap with its first so many bits cleared. */
+function withoutFirst(bitmap: Uint8Array, count: number): Uint8Array {
+  const left = bitmap.slice();
+  let cleared = 0;
+  for (let bit = 0; bit < left.byteLength * 8 && cleared < count; bit++) {
+    const mask = 0x80 >> (bit & 7);
+    if ((left[bit >> 3]! & mask) === 0) continue;
+    left[bit >> 3]! &= ~mask;
+    cleared++;
+  }
+  return left;
 }
 
 /**

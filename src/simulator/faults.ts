@@ -32,6 +32,11 @@ export interface FaultOptions {
    * work is done, or `after` it.
    */
   'drop-connection': { readonly method?: string; readonly path?: string; readonly when?: 'before' | 'after' };
+  /**
+   * `VDI.list_changed_blocks` leaves changes out: this many of the blocks that changed, the first ones.
+   * @defaultValue `blocks`: all of them
+   */
+  'bitmap-lies': { readonly blocks?: number };
   /** Sends a request elsewhere: 302 to `https://<address><path and query>`. */
   redirect: { readonly path: string; readonly address: string };
   /**

@@ -6,5 +6,5 @@ export type { NewNetwork } from './pool-setup.ts';
 export type { ProfileName } from './profiles.ts';
 export type { LogEntry, RequestLog } from './request-log.ts';
 export type { PoolRefs, Timing } from './simulation.ts';
-export { type Simulator, type SimulatorOptions, startSimulator } from './simulator.ts';
+export { type SimulatedHost, type Simulator, type SimulatorOptions, startSimulator } from './simulator.ts';
 export type { GuestTools, World } from './world.ts';

@@ -71,8 +71,8 @@ export const infrastructureMethods: MethodTable = {
     params: 1,
     syncOnly: true,
     run(call, args) {
-      ref(call, 'host', args, 0);
-      return call.identity.certificate;
+      const host = ref(call, 'host', args, 0);
+      return (call.hosts.find((one) => one.ref === host) ?? call).identity.certificate;
     },
   },
   'message.create': {

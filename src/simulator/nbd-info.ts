@@ -7,28 +7,33 @@ import { assertVdiOperation } from './vdi-checks.ts';
 
 /** `VDI.get_nbd_info`: one entry for each address of each host that serves the disk. */
 export async function nbdInfo(simulation: Simulation, vdiRef: string, session: string): Promise<XapiMap[]> {
-  const { world, identity } = simulation;
+  const { world } = simulation;
   assertVdiOperation(simulation, vdiRef, 'get_nbd_info');
-  const endpoint = simulation.nbd();
   const vdi = world.getObject('VDI', vdiRef);
-  if (endpoint === undefined) return [];
   const closed = world.faults.take('nbd-closed') !== undefined;
-  const port = closed ? await closedPort(endpoint.address) : endpoint.port;
-  const addresses = [...world.objects('network')]
+  const ways: XapiMap[] = [];
+  for (const { ref, identity, nbd } of simulation.hosts) {
+    const endpoint = nbd();
+    if (endpoint === undefined) continue;
+    const port = closed ? await closedPort(endpoint.address) : endpoint.port;
+    for (const address of addressesOf(simulation, ref, vdi.SR)) {
+      const exportname = `/${vdi.uuid}?session_id=${session}`;
+      ways.push({ exportname, address, port, cert: identity.certificate, subject: identity.hostname });
+    }
+  }
+  return ways;
+}
+
+/** Where a host that sees the storage serves NBD. */
+function addressesOf({ world }: Simulation, host: string, sr: string): string[] {
+  return [...world.objects('network')]
     .filter(([, { purpose }]) => purpose.some(isNbd))
     .flatMap(([, { PIFs }]) => PIFs.map((pif) => world.getObject('PIF', pif)))
-    .filter((pif) => pif.currently_attached && isPluggedInto(world, pif.host, vdi.SR))
+    .filter((pif) => pif.host === host && pif.currently_attached && isPluggedInto(world, host, sr))
     .flatMap(({ IP, IPv6 }) => [
       ...(IP === '' ? [] : [IP]),
       ...IPv6.map((address) => address.split('/')[0] ?? address),
     ]);
-  return addresses.map((address) => ({
-    exportname: `/${vdi.uuid}?session_id=${session}`,
-    address,
-    port,
-    cert: identity.certificate,
-    subject: identity.hostname,
-  }));
 }
 
 /** A port at which nothing listens: it was free a moment ago. */

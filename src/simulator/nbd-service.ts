@@ -40,7 +40,7 @@ export function startNbdServer(simulation: Simulation, identity: SelfSigned, log
       }
     },
     {
-      host: simulation.identity.address,
+      host: '127.0.0.1',
       personality: 'xenserver',
       tls: {
         key: identity.key,

@@ -1,14 +1,16 @@
 import { poolRestrictions, softwareVersion } from './host-facts.ts';
 import type { NetworkPurpose } from './network-purpose.ts';
-import type { HostIdentity, PoolRefs } from './simulation.ts';
+import type { HostIdentity, PoolHost, PoolRefs } from './simulation.ts';
 import { GIB } from './sizes.ts';
 import { STORAGE_DRIVERS } from './storage-drivers.ts';
 import type { World } from './world.ts';
 
 /** A network of the pool. */
 export interface NewNetwork {
-  /** The host's address on it. @defaultValue none */
+  /** The first host's address on it. @defaultValue none */
   readonly address?: string | undefined;
+  /** The address of each host. @defaultValue `[address]` */
+  readonly addresses?: readonly string[] | undefined;
   /**
    * What it may be used for beside the guests' traffic. Both over the whole pool contradict each other: the API refuses
    * that, and only a pool that something broke has it.
@@ -17,14 +19,57 @@ export interface NewNetwork {
   readonly purposes?: readonly NetworkPurpose[] | undefined;
 }
 
-/** Fills an empty world with what every pool has: one host with its control domain, network and storage. */
+/** A host that the pool is to have. */
+export type NewHost = Omit<HostIdentity, 'certificate'>;
+
+/** What a pool was filled with. */
+export interface SetUp {
+  readonly refs: PoolRefs;
+  readonly hosts: readonly Pick<PoolHost, 'ref' | 'controlDomain'>[];
+}
+
+/**
+ * Fills an empty world with what every pool has: hosts with their control domains, networks, and storage. Each host has
+ * local storage; what is shared all of them see. The first host is the coordinator.
+ */
 export function setUpPool(
   world: World,
-  { address, hostname }: Omit<HostIdentity, 'certificate'>,
-  networks: readonly NewNetwork[] = [{ address }, { address: '192.0.2.20' }],
-): PoolRefs {
+  hosts: readonly NewHost[],
+  networks: readonly NewNetwork[] = [{ addresses: hosts.map(({ address }) => address) }, { address: '192.0.2.20' }],
+): SetUp {
+  const restrictions = poolRestrictions(world.profile);
+  const made = hosts.map((host) => addHost(world, host, restrictions));
+  const all = made.map(({ ref }) => ref);
+  const { ref: host, controlDomain } = made[0]!;
+  const local = made.map(({ ref }) => addStorage(world, [ref], 'ext', 'Local storage', 'user'));
+  const shared = addStorage(world, all, 'nfs', 'Shared storage', 'user', {
+    shared: true,
+    server: '192.0.2.10',
+    serverpath: '/export',
+  });
+  const isoSr = addStorage(world, all, 'iso', 'ISO library', 'iso');
+  const [network] = networks.map((one, index) => addNetwork(world, all, index, one));
+  const defaultSr = made.length === 1 ? local[0]! : shared;
+  const pool = world.addObject('pool', {
+    name_label: 'simulated pool',
+    master: host,
+    default_SR: defaultSr,
+    suspend_image_SR: defaultSr,
+    crash_dump_SR: defaultSr,
+    restrictions,
+    ha_cluster_stack: 'xhad',
+    tls_verification_enabled: true,
+  });
+  for (const driver of STORAGE_DRIVERS) world.addObject('SM', driver);
+  return { refs: { pool, host, controlDomain, network: network!, defaultSr, isoSr }, hosts: made };
+}
+
+function addHost(
+  world: World,
+  { address, hostname }: NewHost,
+  restrictions: ReturnType<typeof poolRestrictions>,
+): Pick<PoolHost, 'ref' | 'controlDomain'> {
   const { profile } = world;
-  const restrictions = poolRestrictions(profile);
   const metrics = world.addObject('host_metrics', { memory_total: 64 * GIB, live: true });
   const host = world.addObject('host', {
     name_label: hostname,
@@ -75,32 +120,13 @@ export function setUpPool(
     other_config: { is_system_domain: 'true', perfmon: '' },
   });
   world.updateObject('host', host, { control_domain: controlDomain });
-  const defaultSr = addStorage(world, host, 'ext', 'Local storage', 'user');
-  addStorage(world, host, 'nfs', 'Shared storage', 'user', {
-    shared: true,
-    server: '192.0.2.10',
-    serverpath: '/export',
-  });
-  const isoSr = addStorage(world, host, 'iso', 'ISO library', 'iso');
-  const [network] = networks.map((one, index) => addNetwork(world, host, index, one));
-  const pool = world.addObject('pool', {
-    name_label: 'simulated pool',
-    master: host,
-    default_SR: defaultSr,
-    suspend_image_SR: defaultSr,
-    crash_dump_SR: defaultSr,
-    restrictions,
-    ha_cluster_stack: 'xhad',
-    tls_verification_enabled: true,
-  });
-  for (const driver of STORAGE_DRIVERS) world.addObject('SM', driver);
-  return { pool, host, controlDomain, network: network!, defaultSr, isoSr };
+  return { ref: host, controlDomain };
 }
 
-/** A storage repository, plugged into the host. */
+/** A storage repository, plugged into these hosts. */
 export function addStorage(
   world: World,
-  host: string,
+  hosts: readonly string[],
   type: string,
   name: string,
   contentType: string,
@@ -116,16 +142,19 @@ export function addStorage(
     other_config: {},
     sm_config: {},
   });
-  world.addObject('PBD', {
-    host,
-    SR: sr,
-    currently_attached: true,
-    device_config: deviceConfig as Record<string, string>,
-  });
+  for (const host of hosts) {
+    world.addObject('PBD', {
+      host,
+      SR: sr,
+      currently_attached: true,
+      device_config: deviceConfig as Record<string, string>,
+    });
+  }
   return sr;
 }
 
-function addNetwork(world: World, host: string, index: number, { address = '', purposes = [] }: NewNetwork): string {
+function addNetwork(world: World, hosts: readonly string[], index: number, options: NewNetwork): string {
+  const { address = '', addresses = [address], purposes = [] } = options;
   const network = world.addObject('network', {
     name_label: `Pool-wide network associated with eth${index}`,
     bridge: `xenbr${index}`,
@@ -135,6 +164,11 @@ function addNetwork(world: World, host: string, index: number, { address = '', p
     default_locking_mode: 'unlocked',
     purpose: [...purposes],
   });
+  for (const [at, host] of hosts.entries()) addPif(world, network, host, index, at, addresses[at] ?? '');
+  return network;
+}
+
+function addPif(world: World, network: string, host: string, index: number, at: number, address: string): void {
   const metrics = world.addObject('PIF_metrics', {
     carrier: true,
     device_name: 'simulated',
@@ -146,7 +180,7 @@ function addNetwork(world: World, host: string, index: number, { address = '', p
     network,
     host,
     metrics,
-    MAC: `02:00:00:00:00:0${index}`,
+    MAC: `02:00:00:00:0${at}:0${index}`,
     MTU: 1500,
     VLAN: -1,
     physical: true,
@@ -156,5 +190,4 @@ function addNetwork(world: World, host: string, index: number, { address = '', p
     IP: address,
     netmask: address === '' ? '' : '255.255.255.0',
   });
-  return network;
 }

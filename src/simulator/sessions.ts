@@ -20,6 +20,8 @@ export interface Sessions {
   /** Throws `SESSION_INVALID`; else notes that the session is in use. */
   check(ref: string): void;
   logOut(ref: string): void;
+  /** Ends every session. */
+  endAll(): void;
   /** Fires when the session ends, with `SESSION_INVALID`. */
   ended(ref: string): AbortSignal;
 }
@@ -63,6 +65,9 @@ export function createSessions(world: World, credentials: Credentials, hostRef: 
       world.updateObject('session', ref, { last_active: hostDate(now) });
     },
     logOut,
+    endAll() {
+      for (const ref of [...live.keys()]) logOut(ref);
+    },
     ended(ref) {
       return live.get(ref)?.end.signal ?? AbortSignal.abort(new XapiFailure('SESSION_INVALID', [ref]));
     },

@@ -29,10 +29,21 @@ export interface NbdEndpoint {
   readonly port: number;
 }
 
+/** A host of the pool, as the others see it. */
+export interface PoolHost {
+  readonly ref: string;
+  readonly controlDomain: string;
+  readonly identity: HostIdentity;
+  /** Set once its NBD server listens. */
+  readonly nbd: () => NbdEndpoint | undefined;
+}
+
 /** References to the objects that every pool has. */
 export interface PoolRefs {
   readonly pool: string;
+  /** The host at which something is done; of the pool as a whole the first one. */
   readonly host: string;
+  /** Of that host. */
   readonly controlDomain: string;
   readonly network: string;
   readonly defaultSr: string;
@@ -46,11 +57,12 @@ export interface Simulation {
   readonly tasks: Tasks;
   readonly chains: ChangeChains;
   readonly timing: Timing;
+  /** Of the host at which something is done. */
   readonly identity: HostIdentity;
   readonly refs: PoolRefs;
+  /** All of the pool's. */
+  readonly hosts: readonly PoolHost[];
   readonly log: RequestLog;
-  /** Set once the NBD server listens. */
-  readonly nbd: () => NbdEndpoint | undefined;
   /** Fires when the simulator closes. */
   readonly closing: AbortSignal;
   /** Runs in the background until the simulator closes; a failure other than the closing is reported at `close()`. */

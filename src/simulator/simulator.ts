@@ -6,22 +6,18 @@ import { systemClock } from '../core/index.ts';
 import { createChangeChains } from './change-chains.ts';
 import { createVm, type MadeVm, type NewVm } from './create-vm.ts';
 import { createFaults, type FaultName, type FaultOptions, type FaultTimes } from './faults.ts';
-import { handlers } from './handlers.ts';
 import type { Restriction } from './host-facts.ts';
-import { listen } from './http-server.ts';
 import { createImageStore } from './images.ts';
-import { answerCall, parseCall } from './json-rpc.ts';
 import { methodsOf } from './methods.ts';
-import { startNbdServer } from './nbd-service.ts';
-import { type NewNetwork, setUpPool } from './pool-setup.ts';
+import { LISTEN, type RunningHost, startPoolHost } from './pool-host.ts';
+import { type NewHost, type NewNetwork, setUpPool } from './pool-setup.ts';
 import { type ProfileName, profiles } from './profiles.ts';
 import { createRequestLog, type RequestLog } from './request-log.ts';
 import { createDispatch } from './rpc.ts';
-import { makeSelfSigned } from './self-signed.ts';
+import { makeSelfSigned, type SelfSigned } from './self-signed.ts';
 import { createSessions } from './sessions.ts';
-import type { NbdEndpoint, PoolRefs, Simulation, Timing } from './simulation.ts';
+import type { PoolHost, PoolRefs, Simulation, Timing } from './simulation.ts';
 import { createTasks } from './tasks.ts';
-import { createTransfers } from './transfer.ts';
 import type { World } from './world.ts';
 import { createWorld } from './world-state.ts';
 
@@ -37,7 +33,13 @@ export interface SimulatorOptions {
    * @defaultValue nothing
    */
   readonly restrictions?: readonly Restriction[] | undefined;
-  /** @defaultValue two without a purpose; the first one has the host's real address */
+  /**
+   * How many hosts the pool has. Several have storage of their own and storage that all see, which is then the default,
+   * and addresses that only `resolveAddress` leads to.
+   * @defaultValue `1`
+   */
+  readonly hosts?: number | undefined;
+  /** @defaultValue two without a purpose; the first one has the hosts' own addresses */
   readonly networks?: readonly NewNetwork[] | undefined;
   /** @defaultValue `'root'` */
   readonly username?: string | undefined;
@@ -50,16 +52,37 @@ export interface SimulatorOptions {
   readonly timing?: Partial<Timing> | undefined;
 }
 
-/** A XenServer pool of one host in this process. */
+/** One host of the pool. */
+export interface SimulatedHost {
+  readonly ref: string;
+  readonly uuid: string;
+  readonly name: string;
+  /** In the eyes of the pool: what records, redirects and refusals name. */
+  readonly address: string;
+  /** Where it really listens: `https://127.0.0.1:<port>`. */
+  readonly url: string;
+  /** PEM. */
+  readonly certificate: string;
+  readonly fingerprint256: string;
+}
+
+/** A XenServer pool in this process. */
 export interface Simulator extends AsyncDisposable {
   /** `https://127.0.0.1:<port>`, without credentials. */
   readonly url: string;
   readonly username: string;
   readonly password: string;
-  /** The host's certificate, PEM. */
+  /** The first host's certificate, PEM. */
   readonly certificate: string;
   /** The same as SHA-256, in Node's notation with colons. */
   readonly fingerprint256: string;
+  /** All of the pool, the coordinator first. */
+  readonly hosts: readonly SimulatedHost[];
+  /**
+   * Where an address of the pool really is: hand it to `connectHost`. The hosts of a pool of several have addresses at
+   * which nothing listens, as behind NAT.
+   */
+  resolveAddress(address: string, port: number): { readonly host: string; readonly port: number };
   /** Every call and HTTP request since the start, without secrets. */
   readonly log: RequestLog;
   /** The pool's state, for tests that must reach behind the API. */
@@ -80,11 +103,17 @@ export interface Simulator extends AsyncDisposable {
   fault<N extends FaultName>(name: N, options: FaultOptions[N] & FaultTimes): () => void;
   /** As when the toolstack restarts: connections end, and tasks are forgotten without an event. Sessions stay. */
   restartToolstack(): void;
+  /**
+   * Another host, by its address, becomes the coordinator: sessions and tasks are gone, connections end, and the former
+   * one answers calls with `HOST_IS_SLAVE`.
+   */
+  changeCoordinator(address: string): void;
   /** Ends every connection, and removes all files. */
   close(): Promise<void>;
 }
 
-const ADDRESS = '127.0.0.1';
+/** Where a client that is not told otherwise looks for a host's NBD server (IANA). */
+const NBD_PORT = 10809;
 const HOSTNAME = 'simulated-host';
 const YEAR_MS = 365 * 24 * 3600_000;
 
@@ -101,22 +130,21 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
   const directory = await mkdtemp(join(tmpdir(), 'xen-simulator-'));
   const imageDirectory = join(directory, 'images');
   await mkdir(imageDirectory);
-  const identityFiles = await makeSelfSigned({
-    commonName: HOSTNAME,
-    dnsNames: [HOSTNAME, `${HOSTNAME}.example`, 'localhost'],
-    addresses: [ADDRESS],
-    notBefore: clock.now() - 24 * 3600_000,
-    notAfter: clock.now() + 10 * YEAR_MS,
-  });
+  const newHosts = hostsOf(options.hosts ?? 1);
+  const files = await Promise.all(newHosts.map((host) => makeIdentity(host, clock.now())));
   const faults = createFaults();
   const images = createImageStore(imageDirectory);
   const world = createWorld({ profile, clock, faults, directory, images });
-  const refs = setUpPool(world, { address: ADDRESS, hostname: HOSTNAME }, options.networks);
+  const { refs, hosts: made } = setUpPool(world, newHosts, options.networks);
   const log = createRequestLog(() => clock.now());
   const closing = new AbortController();
   const background = new Set<Promise<void>>();
   const failures: unknown[] = [];
-  let nbd: NbdEndpoint | undefined;
+  const running: RunningHost[] = [];
+  const hosts = made.map((host, index): PoolHost => {
+    const identity = { ...newHosts[index]!, certificate: files[index]!.certificate };
+    return { ...host, identity, nbd: () => running[index]?.nbd };
+  });
 
   const simulation: Simulation = {
     world,
@@ -124,10 +152,10 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     tasks: createTasks(world, () => refs.host),
     chains: createChangeChains(),
     timing,
-    identity: { address: ADDRESS, hostname: HOSTNAME, certificate: identityFiles.certificate },
+    identity: hosts[0]!.identity,
     refs,
+    hosts,
     log,
-    nbd: () => nbd,
     closing: closing.signal,
     inBackground(work) {
       const promise = work(closing.signal)
@@ -140,31 +168,15 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
   };
   const dispatch = createDispatch(simulation, methodsOf(profile));
 
-  const server = await listen(ADDRESS, identityFiles, profile.headLimit, {
-    async call(body, gone, drop) {
-      const call = parseCall(body);
-      log.add({ kind: 'call', method: call.method, params: shownParams(call.method, call.params) });
-      const fault = faults.take('drop-connection', ({ method }) => method === call.method);
-      if (fault !== undefined && fault.when !== 'after') drop();
-      else {
-        const answer = await answerCall(call, dispatch, profile, AbortSignal.any([gone, closing.signal]));
-        if (fault === undefined) return answer;
-        drop();
-      }
-      throw new Error('connection dropped on demand');
-    },
-    transfer: createTransfers(simulation, handlers, log),
-    report: (error) => failures.push(error),
-  });
-
-  const nbdServer = await startNbdServer(simulation, identityFiles, log);
-  nbd = { address: ADDRESS, port: nbdServer.port };
+  for (const [index, { ref: host, controlDomain, identity }] of hosts.entries()) {
+    const here = { ...simulation, identity, refs: { ...refs, host, controlDomain } };
+    running.push(await startPoolHost(here, files[index]!, dispatch, log, (error) => failures.push(error)));
+  }
 
   let closed: Promise<void> | undefined;
   async function shutDown(): Promise<void> {
     closing.abort(new Error('the simulator closes'));
-    await server.close();
-    await nbdServer.close();
+    for (const host of running) await host.close();
     await Promise.all(background);
     await images.close();
     await rm(directory, { recursive: true, force: true });
@@ -174,12 +186,30 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     closed ??= shutDown();
     return closed;
   };
+  const shown = hosts.map(({ ref, identity: { hostname: name, address, certificate } }, index): SimulatedHost => {
+    const url = `https://${LISTEN}:${running[index]!.http.port}`;
+    const { fingerprint256 } = new X509Certificate(certificate);
+    return { ref, uuid: world.getObject('host', ref).uuid, name, address, url, certificate, fingerprint256 };
+  });
   return {
-    url: `https://${ADDRESS}:${server.port}`,
+    ...shown[0]!,
     username,
     password,
-    certificate: identityFiles.certificate,
-    fingerprint256: new X509Certificate(identityFiles.certificate).fingerprint256,
+    hosts: shown,
+    resolveAddress(address, port) {
+      const index = newHosts.findIndex((host) => host.address === address);
+      const { http, nbd } = running[index] ?? {};
+      if (http === undefined) return { host: address, port };
+      return { host: LISTEN, port: nbd !== undefined && [NBD_PORT, nbd.port].includes(port) ? nbd.port : http.port };
+    },
+    changeCoordinator(address) {
+      const next = hosts.find((host) => host.identity.address === address);
+      if (next === undefined) throw new RangeError(`no host of the pool has the address ${address}`);
+      world.updateObject('pool', refs.pool, { master: next.ref });
+      simulation.tasks.forgetAll();
+      simulation.sessions.endAll();
+      for (const { http } of running) http.dropConnections();
+    },
     log,
     world,
     refs,
@@ -191,11 +221,32 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     fault: (name, faultOptions) => faults.arm(name, faultOptions),
     restartToolstack() {
       simulation.tasks.forgetAll();
-      server.dropConnections();
+      for (const { http } of running) http.dropConnections();
     },
     close,
     [Symbol.asyncDispose]: close,
   };
+}
+
+/** The only host is at its address; several are where only `resolveAddress` finds them. */
+function hostsOf(count: number): readonly NewHost[] {
+  if (!Number.isInteger(count) || count < 1 || count > 16)
+    throw new RangeError(`hosts: expected 1 to 16, got ${count}`);
+  if (count === 1) return [{ address: LISTEN, hostname: HOSTNAME }];
+  return Array.from({ length: count }, (_, index) => ({
+    address: `192.0.2.${101 + index}`,
+    hostname: `${HOSTNAME}-${index + 1}`,
+  }));
+}
+
+function makeIdentity({ address, hostname }: NewHost, now: number): Promise<SelfSigned> {
+  return makeSelfSigned({
+    commonName: hostname,
+    dnsNames: [hostname, `${hostname}.example`, 'localhost'],
+    addresses: [address],
+    notBefore: now - 24 * 3600_000,
+    notAfter: now + 10 * YEAR_MS,
+  });
 }
 
 /** A disk by itself, or by its machine and position. */
@@ -205,10 +256,4 @@ function findDisk(world: World, object: string, device: string | undefined): str
   const found = VBDs.map((vbd) => world.getObject('VBD', vbd)).find(({ userdevice }) => userdevice === device);
   if (found === undefined) throw new RangeError(`${object} has no disk at position ${device}`);
   return found.VDI;
-}
-
-/** Parameters as the log may show them: no session, no password. */
-function shownParams(method: string, params: readonly unknown[]): readonly unknown[] {
-  if (method === 'session.login_with_password') return params.filter((_, index) => index !== 1);
-  return typeof params[0] === 'string' && params[0].startsWith('OpaqueRef:') ? params.slice(1) : params;
 }

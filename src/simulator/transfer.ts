@@ -4,6 +4,7 @@ import { createHandlerContext, type Exchange } from './handler-context.ts';
 import { errorAnswer } from './http-answers.ts';
 import type { LogWriter } from './request-log.ts';
 import type { Simulation } from './simulation.ts';
+import { hostFor } from './storage-host.ts';
 import { failureOf } from './tasks.ts';
 import { type HandlerTable, HttpRefusal, XapiFailure } from './world.ts';
 
@@ -62,8 +63,7 @@ export function createTransfers(simulation: Simulation, handlers: HandlerTable, 
     const redirect = world.faults.take('redirect', (fault) => fault.path === path);
     if (handler === undefined) return endWith(socket, request, errorAnswer(403));
     if (redirect !== undefined) {
-      const location = `https://${redirect.address}${request.url}`;
-      return endWith(socket, request, `HTTP/1.1 302 Found\r\nlocation: ${location}\r\ncontent-length: 0\r\n\r\n`);
+      return endWith(socket, request, sentTo(redirect.address, request));
     }
     let session: { ref: string; own: boolean };
     try {
@@ -71,6 +71,11 @@ export function createTransfers(simulation: Simulation, handlers: HandlerTable, 
     } catch (error) {
       if (!(error instanceof HttpRefusal)) throw error;
       return endWith(socket, request, errorAnswer(error.status, error.headers));
+    }
+    const elsewhere = hostFor(simulation, path, query);
+    if (elsewhere !== undefined) {
+      if (session.own) sessions.logOut(session.ref);
+      return endWith(socket, request, sentTo(elsewhere.identity.address, request));
     }
     const exchange = createHandlerContext(simulation, { request, socket, path, query, session: session.ref });
     try {
@@ -94,6 +99,10 @@ export function createTransfers(simulation: Simulation, handlers: HandlerTable, 
     socket.once('close', () => clearTimeout(timer));
     if (closing.aborted) socket.destroy();
   }
+}
+
+function sentTo(address: string, { url }: IncomingMessage): string {
+  return `HTTP/1.1 302 Found\r\nlocation: https://${address}${url}\r\ncontent-length: 0\r\n\r\n`;
 }
 
 /** What the host makes of an error that only says that the client is gone. */

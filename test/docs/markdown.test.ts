@@ -72,6 +72,16 @@ test('docs/preparing-hosts.md names every finding, and no other', async () => {
   expect(named).toEqual(ids);
 });
 
+test('docs/testing.md names every fault, and no other', async () => {
+  const source = await readFile(new URL('src/simulator/faults.ts', root), 'utf8');
+  const options = source.slice(source.indexOf('interface FaultOptions'), source.indexOf('/** The name of a fault'));
+  const names = [...options.matchAll(/^ {2}'?([a-z\d-]+)'?: (?:\{|Record)/gm)].map(([, name]) => name!).sort();
+  const table = await readFile(new URL('docs/testing.md', root), 'utf8');
+  const named = [...table.slice(table.indexOf('## What can go wrong')).matchAll(/^\| `([a-z\d-]+)` +\|/gm)];
+  expect(names.length).toBeGreaterThan(10);
+  expect(named.map(([, name]) => name!)).toEqual(names);
+});
+
 test('every relative link in a document leads somewhere', async () => {
   for (const name of await documents()) {
     const text = await readFile(new URL(name, root), 'utf8');

@@ -61,7 +61,7 @@ export async function stubPool(profile: Profile = profiles['xcp-ng-8.3']): Promi
   const images = createImageStore(dir.path);
   const faults = createFaults();
   const world = createWorld({ profile, clock: systemClock, faults, directory: dir.path, images });
-  const refs = setUpPool(world, { address: '127.0.0.1', hostname: 'simulated-host' });
+  const { refs } = setUpPool(world, [{ address: '127.0.0.1', hostname: 'simulated-host' }]);
   let attached = 0;
 
   async function attachVdi(vdiRef: string, mode: 'RO' | 'RW'): Promise<Attachment> {
