@@ -72,6 +72,8 @@ export interface BackupPlan {
   readonly keepForIncremental: boolean;
   /** Is the guest asked to get ready for the snapshot? */
   readonly quiesce: QuiesceMode;
+  /** May the VM not migrate while the run lasts? */
+  readonly blockMigration: boolean;
   /** What happens when a planned delta turns out to be impossible. */
   readonly onFallback: 'full' | 'fail';
   /** Unchanged runs of at most so many bytes between changes are read with them. */

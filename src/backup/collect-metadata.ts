@@ -1,5 +1,6 @@
 import type { CallOptions } from '../core/index.ts';
 import { type Host, NULL_REF, type RecordByClass, type RecordClass, type VmRecord } from '../host/index.ts';
+import { ownersBlocks } from '../snapshot/index.ts';
 import { type StoredRecord, VM_METADATA_FORMAT, type VmMetadata } from '../store/index.ts';
 import { asStruct, objectsOf, readMetadataArchive, writeMetadataArchive } from '../xva/index.ts';
 
@@ -41,11 +42,12 @@ async function readRecords(host: Host, vm: VmRecord, vtpm: 'include' | 'omit'): 
     'network',
     VIF.map((vif) => vif.network),
   );
+  const owned: VmRecord = { ...vm, blocked_operations: ownersBlocks(vm) };
   const known = new Map([vm, ...VBD, ...VIF, ...VTPM, ...VDI, ...SR, ...network].map(({ ref, uuid }) => [ref, uuid]));
   const store = (record: { readonly ref: string; readonly uuid: string }) => storeRecord(record, known);
   return {
     format: VM_METADATA_FORMAT,
-    VM: { ...store(vm), ...(vtpm === 'omit' ? { NVRAM: {} } : {}) },
+    VM: { ...store(owned), ...(vtpm === 'omit' ? { NVRAM: {} } : {}) },
     VBD: VBD.map(store),
     VDI: VDI.map(store),
     VIF: VIF.map(store),

@@ -1,6 +1,7 @@
-import type { CallOptions, RunRecorder } from '../core/index.ts';
+import { type CallOptions, HostError, type RunRecorder } from '../core/index.ts';
 import type { Host, VmRecord } from '../host/index.ts';
 import {
+  blockMigration,
   CLEAN_UP_MS,
   cleanUp,
   disableChangedBlockTracking,
@@ -11,6 +12,7 @@ import {
   removeKeptBases,
   type Snapshot,
   type TrackingResult,
+  unblockMigration,
 } from '../snapshot/index.ts';
 import type { Manifest, PointWriter, Repository } from '../store/index.ts';
 import type { BackupPlan } from './backup-plan.ts';
@@ -83,6 +85,21 @@ async function turnOn(host: Host, vdiUuid: string): Promise<Turned> {
   }
 }
 
+/** Forbids migration while the run lasts; a host that does not let us is a warning. */
+export async function holdStill(
+  host: Host,
+  vm: VmRecord,
+  by: Parameters<typeof blockMigration>[2],
+  recorder: RunRecorder,
+): Promise<void> {
+  try {
+    await blockMigration(host, vm, by);
+  } catch (error) {
+    if (!(error instanceof HostError)) throw error;
+    recorder.warn('MIGRATION_NOT_BLOCKED', `the VM may migrate under the backup: ${error.message}`);
+  }
+}
+
 /**
  * The point is durable: older bases go, all where no increment is to follow, and this run's snapshot, too, unless it is
  * the new base. Failures are warnings.
@@ -102,6 +119,14 @@ export async function finish(
   const { kept } = manifest.snapshot;
   recorder.receipt.push({ kind: 'point', uuid: manifest.point, name: manifest.point, state: 'kept' });
   if (kept) recorder.receipt.push({ kind: 'snapshot', uuid: snapshot.uuid, name: vm.name_label, state: 'kept' });
+  try {
+    await unblockMigration(host, vm, recorder.runId);
+  } catch (error) {
+    recorder.warn(
+      'MIGRATION_STILL_BLOCKED',
+      `the VM may not migrate until a later run takes that back: ${String(error)}`,
+    );
+  }
   try {
     if (!kept) recorder.receipt.push(...(await discardRun(host, vm.uuid, recorder.runId, { signal, clock })));
     const builtOn = plan.strategy === 'image' && plan.keepForIncremental ? manifest.base : undefined;

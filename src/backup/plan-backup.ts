@@ -75,6 +75,12 @@ export interface PlanBackupOptions extends CallOptions {
    */
   readonly quiesce?: QuiesceMode | undefined;
   /**
+   * Forbid the VM to migrate while the run lasts: its disks would move away under the backup. What its owner has forbidden
+   * stays; after a kill `cleanUp`, or the next run, takes it back.
+   * @defaultValue `true`
+   */
+  readonly blockMigration?: boolean | undefined;
+  /**
    * `omit` leaves the contents of virtual TPMs and the UEFI variables out of the backup. Not with the image strategy.
    * @defaultValue `'include'`
    */
@@ -132,6 +138,7 @@ export async function planBackup(host: Host, repository: Repository, options: Pl
     onFallback: options.onFallback ?? 'full',
     mergeGap: options.mergeGap ?? 0,
     quiesce: options.quiesce ?? 'never',
+    blockMigration: options.blockMigration ?? true,
     vtpm: options.vtpm ?? 'include',
     network: options.network,
     conflicts: [...diskConflicts(disks, facts.excluded), ...(mode === 'incremental' ? noIncrements(host, plans) : [])],

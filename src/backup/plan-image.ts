@@ -36,6 +36,7 @@ export async function planImage(host: Host, repository: Repository, options: Pla
     onFallback: options.onFallback ?? 'full',
     mergeGap: 0,
     quiesce: options.quiesce ?? 'never',
+    blockMigration: options.blockMigration ?? true,
     vtpm: 'include',
     compression: options.compression ?? 'none',
     conflicts: [...diskConflicts(disks, new Map()), ...(mode === 'incremental' ? unexpectedFulls(plans) : [])],

@@ -21,7 +21,7 @@ import type { Manifest, ManifestDisk, PointId, PointWriter, Repository } from '.
 import type { BackupPlan } from './backup-plan.ts';
 import { type CollectedMetadata, collectMetadata } from './collect-metadata.ts';
 import { tellsDifferences } from './decide-image.ts';
-import { finish, pointOfBase, tidyUp, turnOnTracking, undo } from './leave-no-trace.ts';
+import { finish, holdStill, pointOfBase, tidyUp, turnOnTracking, undo } from './leave-no-trace.ts';
 import { manifestDisk } from './manifest-disk.ts';
 import { type PlanBackupOptions, planBackup } from './plan-backup.ts';
 import { fallBackToFull, prepareDisks } from './prepare-disks.ts';
@@ -76,6 +76,8 @@ export async function runBackup(
     await tidyUp(host, repository, vm, plan.strategy, recorder, options);
     await turnOnTracking(host, plan, recorder, options);
     recorder.stage('snapshot');
+    const started = { uuid, runId: recorder.runId, runner: run.runner, at: new Date(clock.now()).toISOString() };
+    if (plan.blockMigration) await holdStill(host, vm, started, recorder);
     const excludeVdis = plan.disks.filter(({ mode }) => mode === 'excluded').map(({ vdiUuid }) => vdiUuid);
     const { selfUuid, hooks } = options;
     const { runId } = recorder;

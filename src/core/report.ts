@@ -18,7 +18,7 @@ export interface Warning {
 
 /** Something a run made or turned on, on the host or in the repository, and what became of it. */
 export interface ReceiptItem {
-  readonly kind: 'snapshot' | 'disk' | 'vm' | 'intent' | 'point' | 'tracking';
+  readonly kind: 'snapshot' | 'disk' | 'vm' | 'intent' | 'block' | 'point' | 'tracking';
   /** The object's uuid; a point's name; of `tracking` the disk's uuid. */
   readonly uuid: string;
   readonly name: string;

@@ -1,5 +1,6 @@
 import { BackupError, type CallOptions, type Clock, systemClock } from '../core/index.ts';
 import type { Host, VdiRecord, VmRecord } from '../host/index.ts';
+import { readMigrationBlocks, unblockMigration } from './block-migration.ts';
 import { destroyOne, destroySnapshot } from './destroy-snapshot.ts';
 import {
   intentKey,
@@ -13,8 +14,8 @@ import {
 
 /** Something of ours on the host that no living run needs. */
 export interface Leftover {
-  /** `intent`: a note on a VM. `disk`: a disk of ours that hangs on no VM. */
-  readonly kind: 'snapshot' | 'disk' | 'intent';
+  /** `intent`: a note on a VM. `block`: a VM may not migrate because of it. `disk`: a disk of ours that hangs on no VM. */
+  readonly kind: 'snapshot' | 'disk' | 'intent' | 'block';
   readonly uuid: string;
   readonly name: string;
   readonly runId: string;
@@ -59,6 +60,10 @@ export async function findLeftovers(host: Host, options: FindLeftoversOptions = 
   }
   for (const vm of vms) {
     if (vm.is_a_snapshot || (vmUuid !== undefined && vm.uuid !== vmUuid)) continue;
+    for (const block of readMigrationBlocks(vm)) {
+      if (mayBeAlive(block, now)) continue;
+      leftovers.push(describe('block', vm, block, 'the reason names this VM and the run'));
+    }
     for (const intent of readIntents(vm)) {
       if (mayBeAlive(intent, now)) continue;
       for (const snapshot of snapshots.filter((one) => isUnmarkedWork(one, vm, intent.runId))) {
@@ -108,6 +113,10 @@ async function removeLeftover(host: Host, leftover: Leftover, options: CleanUpOp
   if (found === undefined) return;
   if (kind === 'intent') {
     await removeMark(host, 'VM', found.ref, intentKey(runId));
+    return;
+  }
+  if (kind === 'block') {
+    await unblockMigration(host, found, runId);
     return;
   }
   const mark = readOwnerMark(found);

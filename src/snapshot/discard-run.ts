@@ -1,5 +1,6 @@
 import { type ReceiptItem, systemClock } from '../core/index.ts';
 import type { Host, VmRecord } from '../host/index.ts';
+import { readMigrationBlocks, unblockMigration } from './block-migration.ts';
 import { type CleanUpOptions, hangsOnVm } from './clean-up.ts';
 import { destroyOne, destroySnapshot } from './destroy-snapshot.ts';
 import { intentKey, isUnmarkedWork, readIntents, readOwnerMark, removeMark } from './ownership.ts';
@@ -14,7 +15,8 @@ const MAKES_SNAPSHOT: ReadonlySet<string> = new Set(['snapshot', 'snapshot_with_
 const LOOK_MS = 500;
 
 /**
- * Removes what one run made for a VM: snapshots that bear its mark or its name, loose disks with its mark, its intent.
+ * Removes what one run made for a VM: snapshots that bear its mark or its name, loose disks with its mark, its block of
+ * migration, its intent.
  * Goes on after a failure; what could not be removed is told as `left`.
  */
 export async function discardRun(
@@ -37,6 +39,9 @@ export async function discardRun(
   for (const vdi of await host.listRecords('VDI')) {
     if (readOwnerMark(vdi)?.runId !== runId || !vdi.is_a_snapshot || (await hangsOnVm(host, vdi))) continue;
     await remove('disk', vdi.uuid, vdi.name_label, () => destroyOne(host, 'VDI', vdi.ref, options));
+  }
+  if (vm !== undefined && readMigrationBlocks(vm).some((block) => block.runId === runId)) {
+    await remove('block', vm.uuid, vm.name_label, () => unblockMigration(host, vm, runId));
   }
   const hasIntent = vm !== undefined && readIntents(vm).some((intent) => intent.runId === runId);
   // An intent may be all that proves whose a snapshot is: it goes last, and only after that.

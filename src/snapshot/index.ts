@@ -1,3 +1,4 @@
+export { blockMigration, ownersBlocks, unblockMigration } from './block-migration.ts';
 export {
   disableChangedBlockTracking,
   enableChangedBlockTracking,

@@ -10,11 +10,15 @@ export function assertCanSnapshot(vm: VmRecord, { selfUuid }: { readonly selfUui
   });
 }
 
+/** Operations of the host that move a VM or its disks. */
+const MIGRATES: ReadonlySet<string> = new Set(['migrate_send', 'pool_migrate']);
+
 function refusalOf(vm: VmRecord, selfUuid: string | undefined): string | undefined {
   if (vm.is_control_domain) return 'it is a control domain';
   if (vm.is_a_snapshot) return 'it is a snapshot';
   if (vm.is_a_template) return 'it is a template';
   if (vm.uuid === selfUuid) return 'it is the VM that runs this program';
+  if (Object.values(vm.current_operations).some((operation) => MIGRATES.has(operation))) return 'it is migrating';
   const blocked = vm.blocked_operations['snapshot'];
   if (blocked !== undefined) return `its snapshots are blocked on the host: ${blocked}`;
   return undefined;

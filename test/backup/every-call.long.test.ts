@@ -43,6 +43,7 @@ async function state({ host, repository, simulator }: Pool) {
     vms: names(vms),
     vdis: names(vdis),
     tracked: vdis.filter((vdi) => vdi.cbt_enabled).map(({ uuid }) => uuid),
+    blocked: vms.map(({ uuid, blocked_operations }) => [uuid, blocked_operations]),
     marks: vms.filter((vm) => !vm.is_a_snapshot).flatMap((vm) => Object.keys(vm.other_config)),
     points: (await repository.list()).map(({ point }) => point),
     leftovers: await findLeftovers(host),

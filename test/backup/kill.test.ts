@@ -50,7 +50,9 @@ test.each(['changed-blocks', 'image'] as const)(
       expect(await snapshotsOf(pool), `after a kill at ${killAt}`).toEqual([snapshot.uuid]);
       expect((await host.listRecords('VDI')).filter((vdi) => vdi.is_a_snapshot)).toHaveLength(2);
       expect(await findLeftovers(host)).toEqual([]);
-      const keys = Object.keys((await host.getRecord('VM', vm.uuid)).other_config);
+      const { other_config, blocked_operations } = await host.getRecord('VM', vm.uuid);
+      expect(blocked_operations).toEqual({});
+      const keys = Object.keys(other_config);
       expect(keys.filter((key) => key.startsWith('xen-backup-sdk'))).toEqual([]);
       expect(report.warnings.filter(({ code }) => code.endsWith('_LEFT'))).toEqual([]);
     }
