@@ -78,6 +78,10 @@ export interface BackupPlan {
   readonly onFallback: 'full' | 'fail';
   /** Unchanged runs of at most so many bytes between changes are read with them. */
   readonly mergeGap: number;
+  /** How many blocks of each delta that tracking calls unchanged are compared with the last point. */
+  readonly sampleUnchanged: number;
+  /** Is the data of the kept snapshot thrown away once the point is durable? */
+  readonly purgeSnapshotData: boolean;
   readonly vtpm: 'include' | 'omit';
   /** What the host is asked to do with the image; of the image strategy only. */
   readonly compression?: 'none' | 'zstd' | undefined;

@@ -8,6 +8,7 @@ import {
   discardRun,
   enableChangedBlockTracking,
   findLeftovers,
+  purgeSnapshotData,
   removed,
   removeKeptBases,
   type Snapshot,
@@ -129,6 +130,7 @@ export async function finish(
   }
   try {
     if (!kept) recorder.receipt.push(...(await discardRun(host, vm.uuid, recorder.runId, { signal, clock })));
+    else if (plan.purgeSnapshotData) await purge(host, snapshot, recorder, { signal, clock });
     const builtOn = plan.strategy === 'image' && plan.keepForIncremental ? manifest.base : undefined;
     const keepPoint = kept ? manifest.point : builtOn;
     await removeBases(host, repository, vm, manifest.strategy, keepPoint, recorder, { signal, clock });
@@ -137,6 +139,17 @@ export async function finish(
   }
   for (const { kind, uuid, error } of recorder.receipt.filter(({ state }) => state === 'left')) {
     recorder.warn('SNAPSHOT_LEFT', `could not remove the ${kind} ${uuid}: ${error}`);
+  }
+}
+
+async function purge(
+  host: Host,
+  snapshot: Snapshot,
+  recorder: RunRecorder,
+  options: Pick<RunBackupOptions, 'signal' | 'clock'>,
+): Promise<void> {
+  for (const { snapshotVdiUuid, purged, error } of await purgeSnapshotData(host, snapshot, options)) {
+    if (!purged) recorder.warn('PURGE_FAILED', `the data of the snapshot ${snapshotVdiUuid} stays: ${String(error)}`);
   }
 }
 

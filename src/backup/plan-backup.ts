@@ -1,4 +1,4 @@
-import { type CallOptions, type Clock, systemClock } from '../core/index.ts';
+import { type CallOptions, type Clock, type Decision, systemClock } from '../core/index.ts';
 import type { Host, VmDisk } from '../host/index.ts';
 import { assertCanSnapshot, type QuiesceMode } from '../snapshot/index.ts';
 import type { PointId, Repository, Strategy } from '../store/index.ts';
@@ -75,6 +75,19 @@ export interface PlanBackupOptions extends CallOptions {
    */
   readonly quiesce?: QuiesceMode | undefined;
   /**
+   * Truth check of tracking: so many blocks of 64 KiB of each delta that the host calls unchanged, chosen at random, are
+   * read and compared with the last point. A difference makes the disk a full (or fails, see `onFallback`); the manifest
+   * says how sure a passed check makes us.
+   * @defaultValue `0`
+   */
+  readonly sampleUnchanged?: number | undefined;
+  /**
+   * Throw away the data of the kept snapshot once the point is durable; its change log stays for the next increment. It
+   * frees storage at once, and shortens chains; nobody can revert to that snapshot. Not with the image strategy.
+   * @defaultValue `false`
+   */
+  readonly purgeSnapshotData?: boolean | undefined;
+  /**
    * Forbid the VM to migrate while the run lasts: its disks would move away under the backup. What its owner has forbidden
    * stays; after a kill `cleanUp`, or the next run, takes it back.
    * @defaultValue `true`
@@ -137,13 +150,27 @@ export async function planBackup(host: Host, repository: Repository, options: Pl
     keepForIncremental: keepForIncremental && !fullOnly,
     onFallback: options.onFallback ?? 'full',
     mergeGap: options.mergeGap ?? 0,
+    sampleUnchanged: sampleSize(options.sampleUnchanged),
+    purgeSnapshotData: options.purgeSnapshotData ?? false,
     quiesce: options.quiesce ?? 'never',
     blockMigration: options.blockMigration ?? true,
     vtpm: options.vtpm ?? 'include',
     network: options.network,
     conflicts: [...diskConflicts(disks, facts.excluded), ...(mode === 'incremental' ? noIncrements(host, plans) : [])],
-    decisions: plans.flatMap(decisionsOf),
+    decisions: [...plans.flatMap(decisionsOf), ...(options.purgeSnapshotData === true ? [PURGE] : [])],
   };
+}
+
+const PURGE: Decision = {
+  subject: 'vm',
+  topic: 'purge',
+  choice: 'throw the data of the kept snapshot away',
+  reason: 'storage is freed at once and the change log stays; nobody can revert to that snapshot',
+};
+
+function sampleSize(count = 0): number {
+  if (Number.isSafeInteger(count) && count >= 0) return count;
+  throw new RangeError(`sampleUnchanged: expected a number of blocks, got ${count}`);
 }
 
 async function findBase(

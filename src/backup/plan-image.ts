@@ -35,6 +35,8 @@ export async function planImage(host: Host, repository: Repository, options: Pla
     keepForIncremental: keepForIncremental && !fullOnly,
     onFallback: options.onFallback ?? 'full',
     mergeGap: 0,
+    sampleUnchanged: 0,
+    purgeSnapshotData: false,
     quiesce: options.quiesce ?? 'never',
     blockMigration: options.blockMigration ?? true,
     vtpm: 'include',
@@ -45,10 +47,16 @@ export async function planImage(host: Host, repository: Repository, options: Pla
 }
 
 /** What an archive of the whole VM cannot do is not passed over in silence. */
-function assertOptions({ exclude = [], vtpm = 'include', transport = 'auto', mergeGap = 0 }: PlanBackupOptions): void {
+function assertOptions(options: PlanBackupOptions): void {
+  const { exclude = [], vtpm = 'include', transport = 'auto', mergeGap = 0 } = options;
+  const { sampleUnchanged = 0, purgeSnapshotData = false } = options;
   const but = 'an archive has the whole VM: use the strategy changed-blocks';
   if (exclude.length > 0) throw new TypeError(`exclude: ${but}`);
   if (vtpm === 'omit') throw new TypeError(`vtpm: ${but}`);
+  // The host compares with the data of the full's snapshot.
+  if (purgeSnapshotData || sampleUnchanged !== 0) {
+    throw new TypeError('purgeSnapshotData, sampleUnchanged: they are about changed block tracking');
+  }
   if (transport !== 'auto' || mergeGap !== 0) throw new TypeError('transport, mergeGap: not with the image strategy');
 }
 

@@ -25,7 +25,7 @@ import { finish, holdStill, pointOfBase, tidyUp, turnOnTracking, undo } from './
 import { manifestDisk } from './manifest-disk.ts';
 import { type PlanBackupOptions, planBackup } from './plan-backup.ts';
 import { fallBackToFull, prepareDisks } from './prepare-disks.ts';
-import { type DiskDelta, type DiskJob, type StoredLayer, transferDisk, whyNoDifferences } from './transfer-disk.ts';
+import { type DiskDelta, type DiskJob, type StoredLayer, transferDisk, whyNoDelta } from './transfer-disk.ts';
 import { transferImage } from './transfer-image.ts';
 
 export interface RunBackupOptions extends CallOptions, ProgressOptions {
@@ -95,7 +95,10 @@ export async function runBackup(
     const { disks, image } =
       plan.strategy === 'image' && type === 'full'
         ? await transferImage(host, writer, plan, snapshot, jobs, metadata, recorder, options)
-        : { disks: await transferAll(host, writer, jobs, plan, takenAt, recorder, options), image: undefined };
+        : {
+            disks: await transferAll(host, repository, writer, jobs, plan, takenAt, recorder, options),
+            image: undefined,
+          };
     recorder.stage('commit');
     const kept = plan.keepForIncremental && isBase(plan, type, snapshot);
     if (kept) await keepForNext(host, repository, plan, snapshot, writer.point);
@@ -198,6 +201,7 @@ async function writeMetadata(
 /** Moves all disks, several at once within the host's limits; the first failure stops the others. */
 async function transferAll(
   host: Host,
+  repository: Repository,
   writer: PointWriter,
   jobs: readonly DiskJob[],
   plan: BackupPlan,
@@ -217,6 +221,10 @@ async function transferAll(
       timestamp,
       mergeGap: plan.mergeGap,
       network: plan.network,
+      sampleUnchanged: plan.sampleUnchanged,
+      openBase: ({ point }, disk) => repository.openDisk({ vmUuid: plan.vm.uuid, point }, disk, { signal: stop }),
+      onTruth: (subject, { confidence: reason }) =>
+        recorder.decide({ subject, topic: 'truth-check', choice: 'passed', reason }),
       signal: stop,
       onMoved(movedBytes) {
         bytesMoved = movedBytes;
@@ -240,7 +248,7 @@ async function transferAll(
     try {
       await move(job, stop);
     } catch (error) {
-      const reason = whyNoDifferences(error);
+      const reason = whyNoDelta(error);
       if (job.delta === undefined || reason === undefined) throw error;
       fallBackToFull(plan, job.plan, reason, error, recorder);
       await move({ ...job, delta: undefined }, stop);

@@ -15,7 +15,8 @@ import {
   vhdStreamFromBlocks,
   writeVhd,
 } from '../vhd/index.ts';
-import type { DiskPlan } from './backup-plan.ts';
+import type { DiskBase, DiskPlan } from './backup-plan.ts';
+import { compareUnchanged, type TruthCheck } from './truth-check.ts';
 
 /** A disk that is about to travel. */
 export interface DiskJob {
@@ -38,6 +39,12 @@ export interface TransferOptions extends CallOptions {
   readonly timestamp: Date;
   readonly mergeGap: number;
   readonly network?: string | undefined;
+  /** How many blocks that are called unchanged to compare with the base. */
+  readonly sampleUnchanged: number;
+  /** Opens the disk as the base point has it. */
+  readonly openBase: (base: DiskBase, vdiUuid: string) => Promise<Disk>;
+  /** What a truth check has shown. */
+  readonly onTruth: (vdiUuid: string, check: TruthCheck) => void;
   /** Bytes of the disk that have crossed the network so far. */
   readonly onMoved: (bytes: number) => void;
 }
@@ -73,11 +80,16 @@ async function transferDelta(
   writer: PointWriter,
   { plan, snapshot }: DiskJob,
   { changed, parent }: Required<DiskDelta> & { readonly changed: ChangedBlocks },
-  { timestamp, mergeGap, network, signal, onMoved }: TransferOptions,
+  { timestamp, mergeGap, network, sampleUnchanged, openBase, onTruth, signal, onMoved }: TransferOptions,
 ): Promise<StoredLayer> {
   await using nbd = await host.openNbd(snapshot.snapshotVdiRef, { network, signal });
   assertSize(plan, 'the NBD export', nbd.size, snapshot.size);
-  const source = restrictToChanges(countReads(nbd, onMoved), changed, { mergeGap });
+  const counted = countReads(nbd, onMoved);
+  if (sampleUnchanged > 0) {
+    await using base = await openBase(plan.base!, plan.vdiUuid);
+    onTruth(plan.vdiUuid, await compareUnchanged(counted, base, changed, sampleUnchanged, { signal }));
+  }
+  const source = restrictToChanges(counted, changed, { mergeGap });
   const vhd = await vhdStream(source, { timestamp, signal, parent: linkTo(plan, parent) });
   const file = await writer.writeFile('disk', writer.layerName(plan.vdiUuid, 'vhd'), vhd, { signal });
   return { file, identity: { vhdUuid: vhd.uuid, vhdTimestamp: vhd.footer.timestamp }, transport: 'nbd' };
@@ -107,10 +119,11 @@ async function transferVhdExport(
 }
 
 /**
- * Why the host cannot tell the differences of a disk from a snapshot, if the failure says so: it finds out only when it is
- * asked. Source: xen-api `ocaml/xapi/vhd_tool_wrapper.ml` (`send`), `attach_helpers.ml`.
+ * Why a delta cannot be had, if the failure says so: the host finds out only when it is asked that it cannot tell the
+ * differences, or tells wrong ones. Source: xen-api `ocaml/xapi/vhd_tool_wrapper.ml` (`send`), `attach_helpers.ml`.
  */
-export function whyNoDifferences(error: unknown): string | undefined {
+export function whyNoDelta(error: unknown): string | undefined {
+  if (error instanceof BackupError && error.code === 'CBT_UNTRUSTED') return error.message;
   if (!(error instanceof HostError)) return undefined;
   const { xapiCode, xapiParams, message } = error;
   const isSo =

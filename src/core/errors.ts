@@ -13,6 +13,7 @@ export type ErrorCode =
   | 'PLAN_STALE'
   | 'PLAN_CONFLICT'
   | 'FALLBACK_REFUSED'
+  | 'RESTORE_MISMATCH'
   | 'RUN_FAILED'
   // host
   | 'HOST_CALL_FAILED'
@@ -30,6 +31,7 @@ export type ErrorCode =
   | 'HOOK_FAILED'
   | 'QUIESCE_UNAVAILABLE'
   | 'CBT_UNAVAILABLE'
+  | 'CBT_UNTRUSTED'
   | 'NBD_UNAVAILABLE'
   | 'CLEAN_UP_INCOMPLETE'
   // store

@@ -76,6 +76,11 @@ export class RestoredObjects {
     await writeMark(this.#host, 'VM', ref, OWNER_KEY, this.#mark(uuid));
   }
 
+  /** Source disk's uuid to the new disk's. */
+  get diskUuids(): Readonly<Record<string, string>> {
+    return Object.fromEntries([...this.#disks].map(([sourceUuid, { uuid }]) => [sourceUuid, uuid]));
+  }
+
   /** The disks get their names, and are nobody's but the VM's. */
   async releaseDisks(plan: RestorePlan): Promise<Record<string, string>> {
     for (const [sourceUuid, { ref }] of this.#disks) {
@@ -83,7 +88,7 @@ export class RestoredObjects {
       await this.#host.call('VDI.set_name_label', ref, name);
       await removeMark(this.#host, 'VDI', ref, OWNER_KEY);
     }
-    return Object.fromEntries([...this.#disks].map(([sourceUuid, { uuid }]) => [sourceUuid, uuid]));
+    return this.diskUuids;
   }
 
   /** Removes all of it; goes on after a failure and tells what is left. */

@@ -17,8 +17,20 @@ import { restoreDisks } from './restore-disks.ts';
 import { restoreImage } from './restore-image.ts';
 import type { RestorePlan } from './restore-plan.ts';
 import { RestoredObjects } from './restored-objects.ts';
+import { verifyRestored } from './verify-restored.ts';
 
 export interface RunRestoreOptions extends CallOptions, ProgressOptions {
+  /**
+   * Read every restored disk back from the host and compare it with the point, before the VM gets its name. A difference
+   * ends the restore with `RESTORE_MISMATCH`, and what was made is removed.
+   * @defaultValue `false`
+   */
+  readonly verify?: boolean | undefined;
+  /**
+   * Start the VM when all is done. One that does not start is a warning (`VM_NOT_STARTED`): it is restored all the same.
+   * @defaultValue `false`
+   */
+  readonly start?: boolean | undefined;
   /**
    * How long clean-up may take after a failure or an abort, in milliseconds.
    * @defaultValue `120000`
@@ -67,17 +79,49 @@ export async function runRestore(
     const { vmRef, disks } = await makeParts({ host, repository, plan, metadata, made, recorder, options });
     await makeDrives(host, vmRef, metadata, disks, recorder, { signal });
     await makeNics(host, vmRef, plan, metadata, { signal });
+    if (options.verify === true) await proveRestored(host, repository, plan, made, recorder, options);
     recorder.stage('finish');
     signal?.throwIfAborted();
     const uuids = await made.releaseDisks(plan);
     const uuid = await finishVm(host, repository, plan, metadata, vmRef);
     recorder.receipt.push({ kind: 'vm', uuid, name: plan.name, state: 'kept' });
+    if (options.start === true) await startVm(host, vmRef, recorder);
     return { vmUuid: uuid, vmRef, identity: plan.identity, disks: uuids, report: recorder.report('success') };
   } catch (error) {
     await undo(made, recorder, options);
     throw recorder.failure(error, signal);
   } finally {
     run.end();
+  }
+}
+
+/** Reads the disks back. */
+async function proveRestored(
+  host: Host,
+  repository: Repository,
+  { point }: RestorePlan,
+  made: RestoredObjects,
+  recorder: RunRecorder,
+  { signal, onProgress }: RunRestoreOptions,
+): Promise<void> {
+  recorder.stage('verify');
+  const onRead = (diskId: string, movedBytes: number) =>
+    onProgress?.({ kind: 'bytes-moved', run: 'restore', diskId, movedBytes });
+  for (const disk of await verifyRestored(host, repository, { point, disks: made.diskUuids, signal, onRead })) {
+    if (disk.equal) continue;
+    const { vdiUuid, restoredUuid, firstDifference } = disk;
+    const message = `disk ${vdiUuid}, restored as ${restoredUuid}, differs from the point at ${firstDifference}`;
+    throw new BackupError('RESTORE_MISMATCH', message, { facts: { vdiUuid, firstDifference } });
+  }
+}
+
+/** Not cut short by an abort: the VM is restored, and would be taken back. */
+async function startVm(host: Host, vmRef: string, recorder: RunRecorder): Promise<void> {
+  try {
+    await host.callAsync('VM.start', [vmRef, false, false]);
+  } catch (error) {
+    if (!(error instanceof BackupError)) throw error;
+    recorder.warn('VM_NOT_STARTED', `the VM is restored, and does not start: ${error.message}`);
   }
 }
 

@@ -35,6 +35,7 @@ export {
   workingName,
   writeMark,
 } from './ownership.ts';
+export { type PurgeResult, purgeSnapshotData } from './purge-snapshot.ts';
 export type { QuiesceMode, SnapshotConsistency, SnapshotObserver } from './quiesce.ts';
 export { assertCanSnapshot } from './refusals.ts';
 export {

@@ -349,3 +349,36 @@ describe('odd machines', () => {
     expect(await findLeftovers(pool.host)).toEqual([]);
   });
 });
+
+describe('before the VM gets its name', () => {
+  test('its disks are read back, and one that differs is no restore', async () => {
+    await using pool = await startBackedUp();
+    const { report } = await restore(pool, { verify: true, start: true });
+    expect(report.stages.map(({ name }) => name)).toContain('verify');
+    const before = await everything(pool);
+    let damaged = false;
+    const onProgress = (event: { readonly kind: string; readonly stage?: string }) => {
+      if (event.kind !== 'stage' || event.stage !== 'verify' || damaged) return;
+      damaged = true;
+      const made = [...pool.simulator.world.objects('VDI')].find(([, vdi]) =>
+        vdi.name_label.includes('xen-backup-sdk'),
+      );
+      void pool.simulator.writeDisk(made![0], undefined, 4096, new Uint8Array([1]));
+    };
+    await expect(restore(pool, { verify: true, onProgress })).rejects.toMatchObject({
+      code: 'RESTORE_MISMATCH',
+      facts: { firstDifference: 4096 },
+    });
+    expect(await everything(pool)).toEqual(before);
+  });
+
+  test('it starts where that is asked for; one that does not is a warning', async () => {
+    await using pool = await startBackedUp();
+    const { vmRef } = await restore(pool, { start: true });
+    expect(await pool.host.getRecord('VM', vmRef)).toMatchObject({ power_state: 'Running' });
+    pool.simulator.fault('call-error', { method: 'VM.start', code: 'HOST_NOT_ENOUGH_FREE_MEMORY', params: ['1', '0'] });
+    const { report, vmRef: second } = await restore(pool, { start: true });
+    expect(report.warnings).toContainEqual(expect.objectContaining({ code: 'VM_NOT_STARTED' }));
+    expect(await pool.host.getRecord('VM', second)).toMatchObject({ power_state: 'Halted' });
+  });
+});
