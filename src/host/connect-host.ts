@@ -9,12 +9,12 @@ import { type HostLimits, hostGates } from './limits.ts';
 import { disableNbd, enableNbd, listNetworks } from './networks.ts';
 import { type NbdContext, openNbd, tryNbd } from './open-nbd.ts';
 import { createRecordReader } from './record-reader.ts';
-import type { XapiTarget } from './replacements/transports.ts';
 import { createRpc, parseTarget } from './rpc.ts';
 import { createSession } from './session.ts';
 import { createTasks } from './tasks.ts';
 import { type HostTimeouts, resolveTimeouts } from './timeouts.ts';
 import { createTrust, type ResolveAddress, type TlsTrust } from './trust.ts';
+import { parseHostUrl } from './url.ts';
 import { exportVm, importVm } from './vm-transfers.ts';
 import { createXapiClient, type XapiClient } from './xapi-client.ts';
 import { SESSION_OVER } from './xapi-codes.ts';
@@ -59,7 +59,7 @@ export interface ConnectHostOptions extends CallOptions {
 export async function connectHost(options: ConnectHostOptions): Promise<Host> {
   const { signal, clock = systemClock, originator = 'xen-backup-sdk' } = options;
   signal?.throwIfAborted();
-  const xapiTarget = parseUrl(options.url);
+  const xapiTarget = parseHostUrl(options.url);
   const target = parseTarget(xapiTarget);
   const trust = createTrust(options.tls, options.insecure, options.resolveAddress);
   const timeouts = resolveTimeouts(options.timeouts);
@@ -159,17 +159,4 @@ export async function connectHost(options: ConnectHostOptions): Promise<Host> {
 function credentials({ username, password }: ConnectHostOptions): { username: string; password: string } {
   if (username === undefined || password === undefined) throw new TypeError('username and password are needed');
   return { username, password };
-}
-
-function parseUrl(text: string): XapiTarget {
-  let url: URL;
-  try {
-    url = new URL(text.includes('://') ? text : `https://${text}`);
-  } catch {
-    throw new TypeError('url: expected https://<host>');
-  }
-  if (url.username !== '' || url.password !== '') throw new TypeError('url: credentials do not belong into it');
-  if (url.protocol !== 'https:' && url.protocol !== 'http:')
-    throw new TypeError(`url: expected https, got ${url.protocol}`);
-  return { protocol: url.protocol, hostname: url.hostname, ...(url.port === '' ? {} : { port: url.port }) };
 }

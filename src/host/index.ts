@@ -18,6 +18,7 @@ export type {
   VmDisk,
 } from './host.ts';
 export type { HostLimits } from './limits.ts';
+export { type ReadFingerprintOptions, readFingerprint } from './read-fingerprint.ts';
 export * from './records.ts';
 export { storesVhds } from './storage.ts';
 export type { HostTimeouts } from './timeouts.ts';
