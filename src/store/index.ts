@@ -19,6 +19,7 @@ export {
 export { memoryStore } from './memory-store.ts';
 export { type OpenRepositoryOptions, openRepository } from './open-repository.ts';
 export type { FileRole, PointContent, PointWriter } from './point-writer.ts';
+export type { PlanPruneOptions, PruneOptions, PrunePlan, PruneReport, UnreadablePoint } from './prune.ts';
 export type {
   BeginOptions,
   LatestOptions,
@@ -27,6 +28,13 @@ export type {
   RemoveOptions,
   Repository,
 } from './repository.ts';
+export {
+  decideRetention,
+  type RetentionPoint,
+  type RetentionPolicy,
+  type RetentionReason,
+  type RetentionVerdict,
+} from './retention.ts';
 export type { AbandonedOptions, Listing, StagedFile, Store, WriteOptions, Written } from './store.ts';
 export type { Damage, PointReport, VerifyOptions, VerifyReport } from './verify-report.ts';
 export { parseVmMetadata, type StoredRecord, VM_METADATA_FORMAT, type VmMetadata } from './vm-metadata.ts';

@@ -7,6 +7,7 @@ import { MANIFEST_FORMAT } from './manifest.ts';
 import { refuseNewer } from './manifest-codec.ts';
 import { openMergedDisk, openPointFile, openPointLayer, readPointMetadata } from './open-disk.ts';
 import { followBases, latestPoint, listPoints, readManifest, readWhole } from './points.ts';
+import { planPrune, prune } from './prune.ts';
 import { removePoint } from './remove-point.ts';
 import type { Repository } from './repository.ts';
 import type { Store } from './store.ts';
@@ -69,6 +70,8 @@ export async function openRepository(store: Store, options: OpenRepositoryOption
       await cleared;
       return beginPoint(store, vmUuid, type, beginOptions.clock ?? clock, beginOptions);
     },
+    planPrune: (policy, planOptions) => planPrune(store, id, policy, { clock, ...planOptions }),
+    prune: (plan, pruneOptions) => prune(store, id, plan, pruneOptions),
     verify: (what, verifyOptions) => verifyPoints(store, what, verifyOptions),
   };
 }

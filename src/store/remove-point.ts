@@ -31,7 +31,102 @@ export async function removePoint(
   // From here on the point is gone for every reader; what a failure leaves are files of no point.
   if (force || !own.includes(manifest)) await store.remove(manifest, { signal });
   else await removeManifest(store, id, new Set(names), { signal });
-  for (const name of own) if (name !== manifest) await store.remove(name, { signal });
+  await removeFiles(store, own, manifest, { signal });
+}
+
+async function removeFiles(
+  store: Store,
+  own: readonly string[],
+  manifest: string,
+  options: CallOptions,
+): Promise<void> {
+  for (const name of own) if (name !== manifest) await store.remove(name, options);
+}
+
+/** What became of a point that was to be removed. */
+export type Removal = { readonly point: string } & (
+  | { readonly outcome: 'removed' | 'gone' }
+  | { readonly outcome: 'kept'; readonly reason: string }
+);
+
+/**
+ * Removes points of one VM, those that others need after those others. Each manifest is read once. What is needed by a
+ * point that stays is kept, and all are where that cannot be known. Cut short, it can be repeated.
+ */
+export async function removePoints(
+  store: Store,
+  vmUuid: string,
+  points: readonly string[],
+  { signal }: CallOptions = {},
+): Promise<Removal[]> {
+  const { names, complete } = await store.list(vmFolder(vmUuid), { signal });
+  const reason = complete ? undefined : 'the store cannot tell all its names';
+  const needs = reason ?? (await readNeeds(store, pointsAmong(names), { signal }));
+  if (typeof needs === 'string') return points.map((point) => ({ point, outcome: 'kept', reason: needs }));
+  const before = new Set(names);
+  const removals: Removal[] = [];
+  let open = new Set(points);
+  for (let last = -1; open.size !== last; ) {
+    last = open.size;
+    for (const point of open) {
+      if (neededBy(needs, point).length > 0) continue; // perhaps later
+      const removal = await removeOne(store, { vmUuid, point }, names, before, { signal });
+      removals.push(removal);
+      if (removal.outcome !== 'kept') needs.delete(point);
+      open = new Set([...open].filter((other) => other !== point));
+    }
+  }
+  for (const point of open) {
+    removals.push({ point, outcome: 'kept', reason: `needed by ${neededBy(needs, point).join(', ')}` });
+  }
+  return removals;
+}
+
+async function removeOne(
+  store: Store,
+  id: PointId,
+  names: readonly string[],
+  before: ReadonlySet<string>,
+  options: CallOptions,
+): Promise<Removal> {
+  const { point } = id;
+  const manifest = manifestName(id);
+  const own = names.filter((name) => pointOfName(name) === point);
+  if (own.length === 0) return { point, outcome: 'gone' };
+  try {
+    if (own.includes(manifest)) await removeManifest(store, id, before, options);
+    await removeFiles(store, own, manifest, options);
+    return { point, outcome: 'removed' };
+  } catch (error) {
+    if (!(error instanceof BackupError)) throw error;
+    if (error.code === 'STORE_NOT_FOUND') return { point, outcome: 'gone' }; // another prune was quicker
+    if (error.code !== 'POINT_NEEDED') throw error;
+    return { point, outcome: 'kept', reason: error.message };
+  }
+}
+
+/** What each point needs, or why that cannot be known. */
+async function readNeeds(
+  store: Store,
+  ids: readonly PointId[],
+  options: CallOptions,
+): Promise<Map<string, ReadonlySet<string>> | string> {
+  const needs = new Map<string, ReadonlySet<string>>();
+  for (const id of ids) {
+    try {
+      needs.set(id.point, basesOf(await readManifest(store, id, options)));
+    } catch (error) {
+      if (!(error instanceof BackupError)) throw error;
+      if (error.code === 'NOT_FOUND') continue; // removed meanwhile
+      if (error.code !== 'POINT_BROKEN' && error.code !== 'REPOSITORY_FORMAT_NEWER') throw error;
+      return `${id.point} cannot be read: ${error.message}`;
+    }
+  }
+  return needs;
+}
+
+function neededBy(needs: ReadonlyMap<string, ReadonlySet<string>>, point: string): string[] {
+  return [...needs].flatMap(([other, bases]) => (other !== point && bases.has(point) ? [other] : []));
 }
 
 /**

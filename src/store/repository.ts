@@ -2,6 +2,8 @@ import type { CallOptions, Clock } from '../core/index.ts';
 import type { ByteSource, Disk } from '../disk/index.ts';
 import type { Manifest, PointId, PointType, Strategy } from './manifest.ts';
 import type { PointWriter } from './point-writer.ts';
+import type { PlanPruneOptions, PruneOptions, PrunePlan, PruneReport } from './prune.ts';
+import type { RetentionPolicy } from './retention.ts';
 import type { Store } from './store.ts';
 import type { VerifyOptions, VerifyReport } from './verify-report.ts';
 
@@ -93,6 +95,19 @@ export interface Repository {
   remove(id: PointId, options?: RemoveOptions): Promise<void>;
   /** Begins a new point. It exists when `commit` has resolved; before that, `abort` removes all that was written. */
   begin(vmUuid: string, type: PointType, options?: BeginOptions): Promise<PointWriter>;
+  /**
+   * Decides which points a policy keeps and which expire, each with its reasons. Changes nothing.
+   *
+   * @throws TypeError for a policy without a rule; RangeError for one that cannot be.
+   */
+  planPrune(policy: RetentionPolicy, options?: PlanPruneOptions): Promise<PrunePlan>;
+  /**
+   * Removes what the plan expires, points that need others before these. A point that has come to be needed since stays,
+   * and the report says so. It can be cut short and repeated.
+   *
+   * @throws BackupError `PLAN_STALE` for the plan of another repository.
+   */
+  prune(plan: PrunePlan, options?: PruneOptions): Promise<PruneReport>;
   /** Checks one point with all it builds on, or every point. Damage is told in the report, not thrown. */
   verify(what: PointId | 'all', options?: VerifyOptions): Promise<VerifyReport>;
 }

@@ -1,0 +1,149 @@
+import { BackupError, type CallOptions, type Clock, type ProgressOptions, systemClock } from '../core/index.ts';
+import { manifestName, VMS_FOLDER, vmFolder } from './layout.ts';
+import type { Manifest, PointId } from './manifest.ts';
+import { basesOf, pointsAmong, readManifest } from './points.ts';
+import { removePoints } from './remove-point.ts';
+import { decideRetention, type RetentionPoint, type RetentionPolicy, type RetentionVerdict } from './retention.ts';
+import type { Store } from './store.ts';
+
+/** How many manifests are read at once. */
+const READS = 16;
+
+export interface PlanPruneOptions extends CallOptions {
+  /** The uuid of one VM. @defaultValue all VMs */
+  readonly vm?: string | undefined;
+  /** @defaultValue the machine's clock */
+  readonly clock?: Clock | undefined;
+}
+
+/** A point that is there and cannot be read: none of its VM's is expired while nobody knows what it needs. */
+export interface UnreadablePoint extends PointId {
+  readonly reason: string;
+}
+
+/** Plain data: what a prune would remove, and why every other point stays. */
+export interface PrunePlan {
+  readonly format: 1;
+  readonly repositoryId: string;
+  /** ISO 8601, UTC. */
+  readonly plannedAt: string;
+  readonly policy: RetentionPolicy;
+  /** Every point that can be read, by time. */
+  readonly points: readonly RetentionVerdict[];
+  readonly unreadable: readonly UnreadablePoint[];
+  /** Could the store promise that it lists all? If not, nothing expires. */
+  readonly complete: boolean;
+  /** Of the points that expire, in bytes. */
+  readonly expiredBytes: number;
+}
+
+export interface PruneOptions extends CallOptions, ProgressOptions {}
+
+export interface PruneReport {
+  readonly removed: readonly PointId[];
+  /** Points of the plan that were gone already. */
+  readonly gone: readonly PointId[];
+  /** Points that came to be needed since the plan was made: they stay. */
+  readonly kept: readonly (PointId & { readonly reason: string })[];
+}
+
+/** See `Repository.planPrune`. */
+export async function planPrune(
+  store: Store,
+  repositoryId: string,
+  policy: RetentionPolicy,
+  { vm, clock = systemClock, signal }: PlanPruneOptions = {},
+): Promise<PrunePlan> {
+  const now = clock.now();
+  decideRetention([], policy, now); // a policy that is none is told before anything is read
+  const { names, complete } = await store.list(vm === undefined ? VMS_FOLDER : vmFolder(vm), { signal });
+  const { points, unreadable } = await readAll(store, pointsAmong(names), { signal });
+  const unsure = new Map(unreadable.map(({ vmUuid, point }) => [vmUuid, `${point} of this VM cannot be read`]));
+  const verdicts = decideRetention(points, policy, now).map((verdict): RetentionVerdict => {
+    const detail = complete ? unsure.get(verdict.vmUuid) : 'the store cannot promise that it lists every point';
+    if (detail === undefined || verdict.action === 'keep') return verdict;
+    return { ...verdict, action: 'keep', reasons: [{ rule: 'unsure', detail }] };
+  });
+  return {
+    format: 1,
+    repositoryId,
+    plannedAt: new Date(now).toISOString(),
+    policy,
+    points: verdicts,
+    unreadable,
+    complete,
+    expiredBytes: verdicts.reduce((sum, { action, bytes }) => sum + (action === 'expire' ? bytes : 0), 0),
+  };
+}
+
+/** See `Repository.prune`. */
+export async function prune(
+  store: Store,
+  repositoryId: string,
+  plan: PrunePlan,
+  { onProgress, signal }: PruneOptions = {},
+): Promise<PruneReport> {
+  if (plan.repositoryId !== repositoryId) {
+    throw new BackupError('PLAN_STALE', `the plan is for repository ${plan.repositoryId}, this is ${repositoryId}`);
+  }
+  const report = { removed: [] as PointId[], gone: [] as PointId[], kept: [] as (PointId & { reason: string })[] };
+  const expired = new Map<string, string[]>();
+  for (const { vmUuid, point, action } of plan.points) {
+    if (action === 'expire') expired.set(vmUuid, [...(expired.get(vmUuid) ?? []), point]);
+  }
+  for (const [vmUuid, points] of expired) {
+    signal?.throwIfAborted();
+    onProgress?.({ kind: 'stage', run: 'prune', stage: 'remove', vmUuid });
+    for (const removal of await removePoints(store, vmUuid, points, { signal })) {
+      const id = { vmUuid, point: removal.point };
+      if (removal.outcome === 'kept') report.kept.push({ ...id, reason: removal.reason });
+      else report[removal.outcome].push(id);
+    }
+  }
+  return report;
+}
+
+async function readAll(
+  store: Store,
+  ids: readonly PointId[],
+  { signal }: CallOptions,
+): Promise<{ points: RetentionPoint[]; unreadable: UnreadablePoint[] }> {
+  const found: (RetentionPoint | UnreadablePoint | undefined)[] = new Array(ids.length);
+  let next = 0;
+  const reader = async () => {
+    for (let at = next++; at < ids.length; at = next++) {
+      signal?.throwIfAborted();
+      found[at] = await readOne(store, ids[at]!, { signal });
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(READS, ids.length) }, reader));
+  const there = found.filter((one) => one !== undefined);
+  return {
+    points: there.filter((one): one is RetentionPoint => !('reason' in one)),
+    unreadable: there.filter((one): one is UnreadablePoint => 'reason' in one),
+  };
+}
+
+/** `undefined` where it was removed meanwhile. */
+async function readOne(
+  store: Store,
+  id: PointId,
+  options: CallOptions,
+): Promise<RetentionPoint | UnreadablePoint | undefined> {
+  const { vmUuid, point } = id;
+  try {
+    return describe(id, await readManifest(store, id, options));
+  } catch (error) {
+    if (!(error instanceof BackupError)) throw error;
+    if (error.code === 'NOT_FOUND') return undefined;
+    if (error.code !== 'POINT_BROKEN' && error.code !== 'REPOSITORY_FORMAT_NEWER') throw error;
+    return { vmUuid, point, reason: `${manifestName(id)}: ${error.message}` };
+  }
+}
+
+function describe({ vmUuid, point }: PointId, manifest: Manifest): RetentionPoint {
+  const { strategy, type, createdAt, snapshot, files } = manifest;
+  const bases = [...basesOf(manifest)].sort();
+  const bytes = files.reduce((sum, { length }) => sum + length, 0);
+  return { vmUuid, point, strategy, type, createdAt, bases, keptSnapshot: snapshot.kept, bytes };
+}

@@ -1,0 +1,192 @@
+import type { PointId, PointType, Strategy } from './manifest.ts';
+import { type Period, periodOf } from './periods.ts';
+
+/**
+ * Which points to keep: each rule keeps some, and what no rule keeps expires. Rules count for each VM and strategy by
+ * itself. A rule of a period keeps the newest point of each of the last so many periods that have one.
+ */
+export interface RetentionPolicy {
+  /** The newest so many. */
+  readonly keepLast?: number | undefined;
+  readonly keepHourly?: number | undefined;
+  readonly keepDaily?: number | undefined;
+  /** Weeks begin on Monday (ISO 8601). */
+  readonly keepWeekly?: number | undefined;
+  readonly keepMonthly?: number | undefined;
+  readonly keepYearly?: number | undefined;
+  /** All that are younger, in milliseconds. */
+  readonly keepWithinMs?: number | undefined;
+  /** No rule keeps what is older, in milliseconds. By itself it is a policy, too: all younger ones stay. */
+  readonly expireAfterMs?: number | undefined;
+  /**
+   * Where days and hours begin, an IANA name such as `Europe/Vienna`.
+   * @defaultValue `'UTC'`
+   */
+  readonly timeZone?: string | undefined;
+  /**
+   * Expire the newest point of a VM, too, where no rule keeps it: for VMs that are no more. Without it nothing ever removes
+   * the last backup of a VM, nor the point that the next increment builds on.
+   * @defaultValue `false`
+   */
+  readonly expireNewest?: boolean | undefined;
+}
+
+/** A point, as far as retention looks at it. */
+export interface RetentionPoint extends PointId {
+  readonly strategy: Strategy;
+  readonly type: PointType;
+  /** ISO 8601, UTC. */
+  readonly createdAt: string;
+  /** The points that it needs. */
+  readonly bases: readonly string[];
+  /** Was its snapshot left on the host, for the next increment? */
+  readonly keptSnapshot: boolean;
+  /** Of its files, in bytes. */
+  readonly bytes: number;
+}
+
+/** Why a point stays or goes. */
+export type RetentionReason =
+  | { readonly rule: 'last' | Period | 'within'; readonly detail: string }
+  /** The newest of its VM and strategy. */
+  | { readonly rule: 'newest' }
+  /** The next increment builds on it. */
+  | { readonly rule: 'base' }
+  /** Points that stay need it. */
+  | { readonly rule: 'needed'; readonly by: readonly string[] }
+  /** No rule keeps it. */
+  | { readonly rule: 'expired'; readonly detail: string }
+  /** Nobody can know what needs it. */
+  | { readonly rule: 'unsure'; readonly detail: string };
+
+export interface RetentionVerdict extends RetentionPoint {
+  readonly action: 'keep' | 'expire';
+  /** At least one. */
+  readonly reasons: readonly RetentionReason[];
+}
+
+const PERIODS = [
+  ['hour', 'keepHourly'],
+  ['day', 'keepDaily'],
+  ['week', 'keepWeekly'],
+  ['month', 'keepMonthly'],
+  ['year', 'keepYearly'],
+] as const;
+
+/**
+ * Decides for every point whether it stays, and why. A point that one that stays needs always stays. Pure: neither clock
+ * nor store are looked at.
+ *
+ * @param now milliseconds since 1970.
+ * @throws TypeError for a policy without a rule; RangeError for a number that counts nothing, or an unknown time zone.
+ */
+export function decideRetention(
+  points: readonly RetentionPoint[],
+  policy: RetentionPolicy,
+  now: number,
+): RetentionVerdict[] {
+  assertPolicy(policy);
+  const reasons = new Map<RetentionPoint, RetentionReason[]>(points.map((point) => [point, []]));
+  const keep = (point: RetentionPoint, reason: RetentionReason) => reasons.get(point)!.push(reason);
+  for (const group of groupsOf(points)) applyRules(group, policy, now, keep);
+  keepNeeded(points, reasons);
+  return points.map((point) => {
+    const found = reasons.get(point)!;
+    if (found.length > 0) return { ...point, action: 'keep', reasons: found };
+    const detail = isTooOld(point, policy, now) ? 'older than the policy keeps any' : 'no rule keeps it';
+    return { ...point, action: 'expire', reasons: [{ rule: 'expired', detail }] };
+  });
+}
+
+type Keep = (point: RetentionPoint, reason: RetentionReason) => void;
+
+/** The points of one VM and strategy, newest first. */
+function applyRules(group: readonly RetentionPoint[], policy: RetentionPolicy, now: number, keep: Keep): void {
+  const { keepLast = 0, keepWithinMs, expireAfterMs, timeZone = 'UTC', expireNewest = false } = policy;
+  if (!expireNewest) keepWhatIsNext(group, keep);
+  const young = group.filter((point) => !isTooOld(point, policy, now));
+  for (const [index, point] of young.slice(0, keepLast).entries()) {
+    keep(point, { rule: 'last', detail: `${index + 1} of the last ${keepLast}` });
+  }
+  for (const [period, rule] of PERIODS) {
+    const count = policy[rule] ?? 0;
+    const seen = new Set<string>();
+    for (const point of count === 0 ? [] : young) {
+      const name = periodOf(Date.parse(point.createdAt), period, timeZone);
+      if (seen.has(name)) continue;
+      if (seen.size === count) break;
+      seen.add(name);
+      keep(point, { rule: period, detail: `newest of ${name}` });
+    }
+  }
+  const onlyByAge = PERIODS.every(([, rule]) => !policy[rule]) && keepLast === 0 && keepWithinMs === undefined;
+  const within = keepWithinMs ?? (onlyByAge ? expireAfterMs : undefined);
+  if (within === undefined) return;
+  for (const point of young) {
+    if (now - Date.parse(point.createdAt) <= within)
+      keep(point, { rule: 'within', detail: `younger than ${within} ms` });
+  }
+}
+
+/** The newest point, and the one whose snapshot the next increment is held against. */
+function keepWhatIsNext(group: readonly RetentionPoint[], keep: Keep): void {
+  const newest = group[0]!;
+  keep(newest, { rule: 'newest' });
+  const base = newest.strategy === 'image' && newest.type === 'incr' ? newest.bases[0] : newest.point;
+  const found = group.find(({ point, keptSnapshot }) => point === base && keptSnapshot);
+  if (found !== undefined) keep(found, { rule: 'base' });
+}
+
+/** What is needed by what stays, stays; and so on down to the fulls. */
+function keepNeeded(points: readonly RetentionPoint[], reasons: ReadonlyMap<RetentionPoint, RetentionReason[]>): void {
+  const byName = new Map(points.map((point) => [`${point.vmUuid}/${point.point}`, point]));
+  const neededBy = new Map<RetentionPoint, string[]>();
+  const open = points.filter((point) => reasons.get(point)!.length > 0);
+  const reached = new Set(open);
+  for (let point = open.pop(); point !== undefined; point = open.pop()) {
+    for (const name of point.bases) {
+      const base = byName.get(`${point.vmUuid}/${name}`);
+      if (base === undefined) continue; // broken already: verification tells
+      neededBy.set(base, [...(neededBy.get(base) ?? []), point.point]);
+      if (reached.has(base)) continue;
+      reached.add(base);
+      open.push(base);
+    }
+  }
+  for (const [base, by] of neededBy) reasons.get(base)!.push({ rule: 'needed', by: by.sort() });
+}
+
+function isTooOld({ createdAt }: RetentionPoint, { expireAfterMs }: RetentionPolicy, now: number): boolean {
+  return expireAfterMs !== undefined && now - Date.parse(createdAt) > expireAfterMs;
+}
+
+/** By VM and strategy; within, the newest first. Of two of one time the name decides. */
+function groupsOf(points: readonly RetentionPoint[]): RetentionPoint[][] {
+  const groups = new Map<string, RetentionPoint[]>();
+  for (const point of points) {
+    const key = `${point.vmUuid}/${point.strategy}`;
+    const group = groups.get(key);
+    if (group === undefined) groups.set(key, [point]);
+    else group.push(point);
+  }
+  const later = (a: RetentionPoint, b: RetentionPoint) =>
+    Date.parse(b.createdAt) - Date.parse(a.createdAt) || (a.point < b.point ? 1 : -1);
+  return [...groups.values()].map((group) => group.sort(later));
+}
+
+function assertPolicy(policy: RetentionPolicy): void {
+  const counts = ['keepLast', ...PERIODS.map(([, rule]) => rule)] as const;
+  const ages = ['keepWithinMs', 'expireAfterMs'] as const;
+  for (const name of counts) {
+    const value = policy[name];
+    if (value === undefined || (Number.isSafeInteger(value) && value >= 0)) continue;
+    throw new RangeError(`${name}: expected a number of points, got ${value}`);
+  }
+  for (const name of ages) {
+    const value = policy[name];
+    if (value !== undefined && !(value >= 0)) throw new RangeError(`${name}: expected milliseconds, got ${value}`);
+  }
+  const hasRule = counts.some((name) => (policy[name] ?? 0) > 0) || ages.some((name) => policy[name] !== undefined);
+  if (!hasRule) throw new TypeError('a policy without a rule would expire every point');
+  periodOf(0, 'day', policy.timeZone ?? 'UTC');
+}
