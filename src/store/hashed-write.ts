@@ -5,12 +5,12 @@ import type { Written } from './store.ts';
 import { type StoreAction, storeIo } from './store-error.ts';
 
 /** Chunks up to this many bytes are gathered: a stream of small pieces must not become a stream of system calls. */
-const GATHER = 256 * 1024;
+const GATHER = 512 * 1024;
 const READ = 1024 * 1024;
 
 /**
  * Writes chunks to the end of an open file and hashes them in the same pass: the thread pool writes while this thread
- * hashes. Only failures of the file are put in the store's words; those of the source pass untouched.
+ * hashes and gathers what comes next. Only failures of the file are put in the store's words; those of the source pass untouched.
  */
 export async function writeHashed(
   file: FileHandle,
@@ -18,27 +18,38 @@ export async function writeHashed(
   action: StoreAction,
 ): Promise<Written> {
   const hash = createHash('sha256');
-  const gathered = new Uint8Array(GATHER);
+  let [front, back] = [new Uint8Array(GATHER), new Uint8Array(GATHER)];
   let held = 0;
   let length = 0;
+  /** What is being written: of the buffer that is not gathered into. */
+  let writing: Promise<void> = Promise.resolve();
   const put = async (data: Uint8Array) => {
-    const writing = storeIo(action, () => appendFully(file, data));
-    hash.update(data);
     await writing;
+    writing = storeIo(action, () => appendFully(file, data));
+    writing.catch(() => {}); // not swallowed: awaited before the next write, or at the end
+    hash.update(data);
     length += data.byteLength;
   };
-  for await (const chunk of chunks) {
-    if (held + chunk.byteLength > GATHER) {
-      await put(gathered.subarray(0, held));
-      held = 0;
+  const flush = async () => {
+    await put(front.subarray(0, held));
+    [front, back] = [back, front];
+    held = 0;
+  };
+  try {
+    for await (const chunk of chunks) {
+      if (held + chunk.byteLength > GATHER) await flush();
+      if (chunk.byteLength > GATHER) {
+        await put(chunk);
+        await writing; // its memory is the source's again with the next one
+      } else {
+        front.set(chunk, held);
+        held += chunk.byteLength;
+      }
     }
-    if (chunk.byteLength > GATHER) await put(chunk);
-    else {
-      gathered.set(chunk, held);
-      held += chunk.byteLength;
-    }
+    await flush();
+  } finally {
+    await writing; // nobody may close the file before
   }
-  await put(gathered.subarray(0, held));
   return { length, sha256: hash.digest('hex') };
 }
 
