@@ -2,7 +2,7 @@ import { BackupError, type CallOptions, type Clock, createLog, HostError, system
 import { exportDisk, exportMetadata, importDisk, importMetadata } from './disk-transfers.ts';
 import { createDiskUse } from './disk-use.ts';
 import { createExchangeLog, type ExchangeListener } from './exchange-log.ts';
-import type { Host } from './host.ts';
+import type { AsyncCallOptions, Host } from './host.ts';
 import { toBackupError } from './host-errors.ts';
 import { getVm, listDisks, listVms, readFacts } from './inventory.ts';
 import { type HostLimits, hostGates } from './limits.ts';
@@ -20,6 +20,9 @@ import { createXapiClient, type XapiClient } from './xapi-client.ts';
 import { SESSION_OVER } from './xapi-codes.ts';
 
 const log = createLog('host');
+
+/** Calls that are held to `limits.snapshots`. */
+const MAKES_SNAPSHOT: ReadonlySet<string> = new Set(['VM.snapshot', 'VM.snapshot_with_quiesce', 'VM.checkpoint']);
 
 export interface ConnectHostOptions extends CallOptions {
   /** The pool's coordinator: `https://xen.example.org`. Credentials do not belong into it. */
@@ -117,7 +120,15 @@ export async function connectHost(options: ConnectHostOptions): Promise<Host> {
       label,
       facts,
       call: session.call,
-      callAsync: tasks.run,
+      async callAsync<T>(method: string, args: readonly unknown[], callOptions: AsyncCallOptions = {}) {
+        if (!MAKES_SNAPSHOT.has(method)) return tasks.run<T>(method, args, callOptions);
+        const release = await gates.snapshots.enter(callOptions);
+        try {
+          return await tasks.run<T>(method, args, callOptions);
+        } finally {
+          release();
+        }
+      },
       getRecord: records.get,
       findRecord: records.find,
       listRecords: records.list,

@@ -85,6 +85,7 @@ async function* body(
       if (failure !== undefined) throw failure;
     }
     yield chunk;
+    await context.gates.pace.pass(chunk.byteLength, context.clock, { signal: transfer.signal });
   }
 }
 

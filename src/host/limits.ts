@@ -1,5 +1,6 @@
 import PQueue from 'p-queue';
 import type { CallOptions } from '../core/index.ts';
+import { createPace, type Pace } from './pace.ts';
 
 /** How much this process asks of one host at a time, over all its connections. */
 export interface HostLimits {
@@ -12,6 +13,10 @@ export interface HostLimits {
    * fires: who needs several disks open at the same time needs as many. @defaultValue `8`
    */
   readonly nbdConnections?: number | undefined;
+  /** Snapshots being taken: each makes the storage work for all its VMs. @defaultValue `4` */
+  readonly snapshots?: number | undefined;
+  /** Of all transfers and reads over NBD together, either way. @defaultValue no limit */
+  readonly bytesPerSecond?: number | undefined;
 }
 
 /** Something limited. */
@@ -30,6 +35,8 @@ export interface HostGates {
   readonly nbdConnections: Gate;
   /** One at a time: a host attaches a disk for each NBD connection, and parallel attaches leave disks stuck. */
   readonly nbdOpening: Gate;
+  readonly snapshots: Gate;
+  readonly pace: Pace;
 }
 
 interface AdjustableGate extends Gate {
@@ -39,19 +46,23 @@ interface AdjustableGate extends Gate {
 /** What a host can serve at all. Source: xapi-project/xen-api `ocaml/nbd/lib/consts.ml`. */
 const MAX_NBD_CONNECTIONS = 16;
 
-const gatesByAddress = new Map<string, { readonly [K in keyof HostGates]: AdjustableGate }>();
+type Adjustable = { readonly [K in keyof HostGates]: K extends 'pace' ? Pace : AdjustableGate };
+
+const gatesByAddress = new Map<string, Adjustable>();
 
 /** The gates of a host: the same ones for the same address, in the whole process. A limit that is given replaces the old one. */
 export function hostGates(address: string, limits: HostLimits = {}): HostGates {
-  const gates = gatesByAddress.get(address) ?? {
+  const gates: Adjustable = gatesByAddress.get(address) ?? {
     calls: createGate(20),
     exports: createGate(4),
     imports: createGate(4),
     nbdConnections: createGate(8),
     nbdOpening: createGate(1),
+    snapshots: createGate(4),
+    pace: createPace(),
   };
   gatesByAddress.set(address, gates);
-  for (const name of ['calls', 'transfers', 'nbdConnections'] as const) {
+  for (const name of ['calls', 'transfers', 'nbdConnections', 'snapshots'] as const) {
     const limit = limits[name];
     if (limit === undefined) continue;
     const most = name === 'nbdConnections' ? MAX_NBD_CONNECTIONS : 1000;
@@ -59,6 +70,12 @@ export function hostGates(address: string, limits: HostLimits = {}): HostGates {
       throw new RangeError(`limits.${name}: expected 1 to ${most}, got ${limit}`);
     }
     for (const gate of name === 'transfers' ? [gates.exports, gates.imports] : [gates[name]]) gate.limit = limit;
+  }
+  const { bytesPerSecond } = limits;
+  if (bytesPerSecond !== undefined) {
+    if (!(bytesPerSecond > 0))
+      throw new RangeError(`limits.bytesPerSecond: expected more than 0, got ${bytesPerSecond}`);
+    gates.pace.bytesPerSecond = bytesPerSecond;
   }
   return gates;
 }

@@ -85,6 +85,7 @@ export async function openNbd(context: NbdContext, id: ObjectId, options: OpenNb
 
   async function readInto(target: Uint8Array, offset: number, callOptions: CallOptions = {}): Promise<void> {
     const { signal } = callOptions;
+    await context.gates.pace.pass(target.byteLength, context.clock, { signal });
     for (let reopenings = 0; ; reopenings++) {
       if (broken === current && closed === undefined) reopenOnce();
       if (reopening !== undefined) await abortable(reopening, signal);

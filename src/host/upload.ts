@@ -44,6 +44,7 @@ export async function upload(
       else broken = !(await sendUnlessBroken(exchange, chunk, timeouts.idleMs));
       if (broken) break; // the verdict says whether that is a failure
       sent += chunk.byteLength;
+      await context.gates.pace.pass(chunk.byteLength, context.clock, { signal: transfer.signal });
       onSent?.(sent);
     }
     transfer.signal.throwIfAborted();
