@@ -8,6 +8,7 @@ import { getVm, listDisks, listVms, readFacts } from './inventory.ts';
 import { type HostLimits, hostGates } from './limits.ts';
 import { disableNbd, enableNbd, listNetworks } from './networks.ts';
 import { type NbdContext, openNbd, tryNbd } from './open-nbd.ts';
+import { parseProxy } from './proxy-tunnel.ts';
 import { createRecordReader } from './record-reader.ts';
 import { createRpc, parseTarget } from './rpc.ts';
 import { createSession } from './session.ts';
@@ -35,6 +36,12 @@ export interface ConnectHostOptions extends CallOptions {
   readonly tls?: TlsTrust | undefined;
   /** @defaultValue each address is what it says */
   readonly resolveAddress?: ResolveAddress | undefined;
+  /**
+   * An HTTP proxy for calls, exports and imports: `http://[user:password@]proxy.example.org:3128`. It is asked to connect
+   * (CONNECT) and sees what goes to which host, no more. NBD does not go through it.
+   * @defaultValue none; the environment is not asked
+   */
+  readonly proxy?: string | undefined;
   /** Believe every certificate, and allow plain `http:`. */
   readonly insecure?: true | undefined;
   /**
@@ -64,7 +71,8 @@ export async function connectHost(options: ConnectHostOptions): Promise<Host> {
   signal?.throwIfAborted();
   const xapiTarget = parseHostUrl(options.url);
   const target = parseTarget(xapiTarget);
-  const trust = createTrust(options.tls, options.insecure, options.resolveAddress);
+  const proxy = options.proxy === undefined ? undefined : parseProxy(options.proxy);
+  const trust = createTrust(options.tls, options.insecure, { resolve: options.resolveAddress, proxy });
   const timeouts = resolveTimeouts(options.timeouts);
   const exchanges = createExchangeLog(options.onExchange);
   const rpc = createRpc({ trust, timeouts, limits: options.limits, originator, exchanges });

@@ -28,7 +28,10 @@ export async function readFingerprint(
   if (target.protocol !== 'https:') throw new TypeError('url: plain http has no certificate');
   const where = `${target.host}:${target.port}`;
   try {
-    const socket = await createTrust(undefined, true, resolveAddress).connect(target, { timeoutMs, signal });
+    const socket = await createTrust(undefined, true, { resolve: resolveAddress }).connect(target, {
+      timeoutMs,
+      signal,
+    });
     const found = (socket as TLSSocket).getPeerX509Certificate()?.fingerprint256;
     socket.destroy();
     if (found === undefined) throw new BackupError('HOST_ANSWER_INVALID', `${where} shows no certificate`);

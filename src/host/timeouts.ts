@@ -8,6 +8,8 @@ export interface HostTimeouts {
   readonly firstByteMs?: number | undefined;
   /** For the next byte of a transfer, either way. @defaultValue `300_000` */
   readonly idleMs?: number | undefined;
+  /** For a transfer from its start to its end, verdict included. @defaultValue `604_800_000`, a week */
+  readonly totalMs?: number | undefined;
   /** For the host's verdict once all bytes of a transfer have passed. @defaultValue `1_800_000` */
   readonly verdictMs?: number | undefined;
   /** For cleaning up on the host after an end, a failure or an abort. @defaultValue `30_000` */
@@ -24,6 +26,7 @@ export function resolveTimeouts(given: HostTimeouts = {}): Timeouts {
     callMs: given.callMs ?? 600_000,
     firstByteMs: given.firstByteMs ?? 1_800_000,
     idleMs: given.idleMs ?? 300_000,
+    totalMs: given.totalMs ?? 7 * 24 * 3600_000,
     verdictMs: given.verdictMs ?? 1_800_000,
     cleanUpMs: given.cleanUpMs ?? 30_000,
   };

@@ -73,9 +73,14 @@ export async function beginTransfer(
   given?: AbortSignal,
 ): Promise<Transfer> {
   const { session, tasks, timeouts, gates } = context;
-  const signal = anySignal(given, context.closing) ?? context.closing;
+  const late = new AbortController();
+  const signal = anySignal(given, context.closing, late.signal) ?? context.closing;
   const doing = `${session.label}: ${request.what}`;
   const release = await (request.method === 'GET' ? gates.exports : gates.imports).enter({ signal });
+  const timer = setTimeout(() => {
+    const message = `${doing}: not done within ${timeouts.totalMs} ms`;
+    late.abort(new BackupError('TIMEOUT', message, { retryable: true }));
+  }, timeouts.totalMs).unref();
   const letGo = (request.disks ?? []).map((vdi) => context.diskUse.begin(vdi));
   let exchange: Exchange | undefined;
   let task: Ref | undefined;
@@ -106,6 +111,7 @@ export async function beginTransfer(
   let finished: Promise<void> | undefined;
   const finish = () => {
     finished ??= (async () => {
+      clearTimeout(timer);
       exchange?.destroy();
       // The task that is being made, and the socket that is being opened, are ours to end, too.
       await settledWithin(begun.promise, timeouts.cleanUpMs, context.clock);

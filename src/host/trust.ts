@@ -1,7 +1,8 @@
 import { X509Certificate } from 'node:crypto';
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { checkServerIdentity, connect as connectTls, type TLSSocket } from 'node:tls';
-import { BackupError } from '../core/index.ts';
+import { anySignal, BackupError } from '../core/index.ts';
+import { openTunnel } from './proxy-tunnel.ts';
 
 /** By what a host's certificate is believed. With nothing set, the certificate authorities that Node knows decide. */
 export interface TlsTrust {
@@ -69,7 +70,11 @@ export function fingerprintOf(pem: string): string {
  * @throws TypeError for a pin that is none, and where plain HTTP or no check at all was asked for without
  * `insecure: true`.
  */
-export function createTrust(tls: TlsTrust = {}, insecure = false, resolve?: ResolveAddress): Trust {
+export function createTrust(
+  tls: TlsTrust = {},
+  insecure = false,
+  { resolve, proxy }: { readonly resolve?: ResolveAddress | undefined; readonly proxy?: URL | undefined } = {},
+): Trust {
   const pins = new Set([
     ...list(tls.certificate).map(fingerprintOf),
     ...list(tls.fingerprint256).map(normaliseFingerprint),
@@ -98,15 +103,16 @@ export function createTrust(tls: TlsTrust = {}, insecure = false, resolve?: Reso
     );
   }
 
-  function open(target: Target): Socket {
+  async function open(target: Target, signal: AbortSignal): Promise<Socket> {
     const { host } = target;
-    const way = wayTo(target, resolve);
-    if (target.protocol === 'http:') {
-      if (insecure) return connectTcp(way);
+    if (target.protocol === 'http:' && !insecure) {
       throw new TypeError(`${host}: plain HTTP shows the password to the network; it needs insecure: true`);
     }
+    const way = wayTo(target, resolve);
+    const socket = proxy === undefined ? undefined : await openTunnel(proxy, way, signal);
+    if (target.protocol === 'http:') return socket ?? connectTcp(way);
     return connectTls({
-      ...way,
+      ...(socket === undefined ? way : { socket }),
       // Judged by check() before anything is sent: only so can the error name the fingerprint that was found.
       rejectUnauthorized: false,
       ...(isIP(host) === 0 ? { servername: host } : {}),
@@ -117,33 +123,45 @@ export function createTrust(tls: TlsTrust = {}, insecure = false, resolve?: Reso
   }
 
   return {
-    async connect(target, { timeoutMs, signal }) {
-      signal?.throwIfAborted();
-      const socket = open(target);
-      const { promise, resolve, reject } = Promise.withResolvers<void>();
+    async connect(target, { timeoutMs, signal: given }) {
+      given?.throwIfAborted();
       const where = `${target.host}:${target.port}`;
+      const late = new AbortController();
       const timer = setTimeout(() => {
-        reject(new BackupError('TIMEOUT', `${where}: no connection within ${timeoutMs} ms`, { retryable: true }));
+        late.abort(new BackupError('TIMEOUT', `${where}: no connection within ${timeoutMs} ms`, { retryable: true }));
       }, timeoutMs);
-      const onAbort = () => reject(signal?.reason);
-      const onClose = () => reject(Object.assign(new Error(`${where} closed the connection`), { code: 'ECONNRESET' }));
-      const ready = target.protocol === 'http:' ? 'connect' : 'secureConnect';
-      socket.once(ready, resolve).once('error', reject).once('close', onClose);
-      signal?.addEventListener('abort', onAbort, { once: true });
+      const signal = anySignal(given, late.signal) ?? late.signal;
+      let socket: Socket | undefined;
       try {
-        await promise;
+        socket = await open(target, signal);
+        // Without a proxy the socket is on its way; through one a plain one is there.
+        if (target.protocol === 'https:' || socket.connecting) await ready(socket, target, signal);
         if (target.protocol === 'https:') check(socket as TLSSocket, target);
-        socket.setNoDelay(true).setKeepAlive(true, 60_000);
-        return socket;
+        return socket.setNoDelay(true).setKeepAlive(true, 60_000);
       } catch (error) {
-        socket.on('error', () => {}); // the first failure is the one that counts
-        socket.destroy();
+        socket?.on('error', () => {}); // the first failure is the one that counts
+        socket?.destroy();
         throw error;
       } finally {
         clearTimeout(timer);
-        socket.off(ready, resolve).off('error', reject).off('close', onClose);
-        signal?.removeEventListener('abort', onAbort);
       }
     },
   };
+}
+
+async function ready(socket: Socket, { protocol, host, port }: Target, signal: AbortSignal): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const onAbort = () => reject(signal.reason);
+  const onClose = () =>
+    reject(Object.assign(new Error(`${host}:${port} closed the connection`), { code: 'ECONNRESET' }));
+  const event = protocol === 'http:' ? 'connect' : 'secureConnect';
+  socket.once(event, resolve).once('error', reject).once('close', onClose);
+  signal.addEventListener('abort', onAbort, { once: true });
+  try {
+    signal.throwIfAborted();
+    await promise;
+  } finally {
+    socket.off(event, resolve).off('error', reject).off('close', onClose);
+    signal.removeEventListener('abort', onAbort);
+  }
 }
