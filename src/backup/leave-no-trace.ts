@@ -148,8 +148,14 @@ async function purge(
   recorder: RunRecorder,
   options: Pick<RunBackupOptions, 'signal' | 'clock'>,
 ): Promise<void> {
-  for (const { snapshotVdiUuid, purged, error } of await purgeSnapshotData(host, snapshot, options)) {
-    if (!purged) recorder.warn('PURGE_FAILED', `the data of the snapshot ${snapshotVdiUuid} stays: ${String(error)}`);
+  const warn = (what: string, error: unknown) =>
+    recorder.warn('PURGE_FAILED', `the data of the snapshot ${what} stays: ${String(error)}`);
+  try {
+    for (const { snapshotVdiUuid, purged, error } of await purgeSnapshotData(host, snapshot, options)) {
+      if (!purged) warn(snapshotVdiUuid, error);
+    }
+  } catch (error) {
+    warn(snapshot.uuid, error);
   }
 }
 

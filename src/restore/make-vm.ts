@@ -30,7 +30,7 @@ export async function makeVm(
   const archive = await readArchive(repository, plan, options);
   const restore = plan.identity === 'original';
   const importWith = async (dropMacSeed: boolean) => {
-    const rewritten = rewriteForRestore(archive, { name, dropMacSeed });
+    const rewritten = rewriteForRestore(archive, { name, dropMacSeed, omitVtpm: plan.vtpm === 'omit' });
     const refs = await host.importMetadata(writeMetadataArchive(rewritten), { ...options, restore });
     return firstOf(refs);
   };
@@ -45,7 +45,7 @@ export async function makeVm(
     }
     if (!ARCHIVE_REFUSED.has(error.xapiCode)) throw error;
     recorder.fallBack('vm', 'import of the metadata archive', 'VM.create from the records', error.message);
-    if (metadata.VTPM.length > 0) {
+    if (metadata.VTPM.length > 0 && plan.vtpm === 'restore') {
       recorder.warn('VTPM_NOT_RESTORED', 'the contents of the virtual TPM are only in the archive, which was refused');
     }
     if (restore) recorder.warn('UUID_NEW', `the VM gets a new uuid: only an import can keep ${plan.vm.uuid}`);

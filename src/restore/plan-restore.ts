@@ -1,4 +1,4 @@
-import { type CallOptions, type Clock, systemClock } from '../core/index.ts';
+import { type CallOptions, type Clock, type Decision, systemClock } from '../core/index.ts';
 import { type Host, NULL_REF, type SrRecord, storesVhds, type VmRecord } from '../host/index.ts';
 import { readRestoredFrom } from '../snapshot/index.ts';
 import {
@@ -48,6 +48,11 @@ export interface PlanRestoreOptions extends CallOptions {
   readonly networks?: Readonly<Record<string, string>> | undefined;
   /** For interfaces that find no network otherwise. Without it that is a conflict: an interface is never dropped. */
   readonly defaultNetwork?: string | undefined;
+  /**
+   * `omit` restores the VM without its virtual TPM: for pools that have none. What was sealed with it is lost to the guest.
+   * @defaultValue `'restore'`
+   */
+  readonly vtpm?: 'restore' | 'omit' | undefined;
   readonly clock?: Clock | undefined;
 }
 
@@ -72,6 +77,8 @@ export async function planRestore(
   const planAll = manifest.strategy === 'image' ? planImageDisks : planDisks;
   const disks = await planAll(host, manifest, options, conflicts);
   const nics = await planNics(host, metadata, options, fresh, conflicts);
+  const { vtpm = 'restore' } = options;
+  if (vtpm === 'restore') conflicts.push(...(await vtpmConflict(host, metadata)));
   if (!fresh) conflicts.push(...(await macConflicts(host, nics, vms)));
   return {
     format: 1,
@@ -83,14 +90,34 @@ export async function planRestore(
     identity: fresh ? 'new' : 'original',
     identityReason: presence ?? (fresh ? 'a new VM was asked for' : 'no VM on the host is it or came from it'),
     name: options.name ?? (fresh ? `${manifest.vm.name} (restored ${manifest.createdAt})` : manifest.vm.name),
+    vtpm,
     disks,
     nics,
     conflicts,
-    decisions: disks.flatMap((disk) => [
-      { subject: disk.vdiUuid, topic: 'action', choice: disk.action, reason: disk.reason },
-      { subject: disk.vdiUuid, topic: 'transport', choice: disk.transport, reason: disk.transportReason },
-    ]),
+    decisions: [
+      ...powerDecision(manifest),
+      ...disks.flatMap((disk) => [
+        { subject: disk.vdiUuid, topic: 'action', choice: disk.action, reason: disk.reason },
+        { subject: disk.vdiUuid, topic: 'transport', choice: disk.transport, reason: disk.transportReason },
+      ]),
+    ],
   };
+}
+
+/** A pool of an older release, or of another licence, has no virtual TPMs: an import would fail. */
+async function vtpmConflict(host: Host, { VTPM }: VmMetadata): Promise<RestoreConflict[]> {
+  const [pool] = await host.listRecords('pool');
+  if (VTPM.length === 0 || pool?.restrictions?.['restrict_vtpm'] === 'false') return [];
+  const message =
+    'the VM has a virtual TPM, which this pool cannot have: restore it without (vtpm: omit), or elsewhere';
+  return [{ code: 'VTPM_UNSUPPORTED', subject: String(VTPM[0]!['uuid']), message }];
+}
+
+/** Memory is in no backup. */
+function powerDecision({ vm }: Manifest): Decision[] {
+  if (vm.powerState !== 'Suspended') return [];
+  const reason = 'it was suspended, and its memory is not in the backup';
+  return [{ subject: 'vm', topic: 'power', choice: 'halted', reason }];
 }
 
 /** Why the VM counts as present, if it does. */

@@ -83,7 +83,8 @@ async function sendImage(
   const rewriting = { plainLength: image.image!.plainLength, file: `the image of ${image.point}`, signal };
   await using rewritten = await rewriteXvaMetadata(
     sourceChunks(file, { signal }),
-    (metadata) => rewriteImage(metadata, archive, { name: made.vmName(plan.name), dropMacSeed }),
+    (metadata) =>
+      rewriteImage(metadata, archive, { name: made.vmName(plan.name), dropMacSeed, omitVtpm: plan.vtpm === 'omit' }),
     rewriting,
   );
   const { length: totalBytes } = rewritten;

@@ -45,7 +45,8 @@ export interface RestoreConflict {
     | 'NOT_WITH_IMAGE'
     | 'NO_SR'
     | 'SR_UNKNOWN'
-    | 'SR_TOO_SMALL';
+    | 'SR_TOO_SMALL'
+    | 'VTPM_UNSUPPORTED';
   readonly subject: string;
   readonly message: string;
 }
@@ -65,6 +66,8 @@ export interface RestorePlan {
   readonly identityReason: string;
   /** The name the restored VM will bear. */
   readonly name: string;
+  /** Does a virtual TPM come back with its contents? */
+  readonly vtpm: 'restore' | 'omit';
   readonly disks: readonly RestoreDiskPlan[];
   readonly nics: readonly RestoreNicPlan[];
   readonly conflicts: readonly RestoreConflict[];

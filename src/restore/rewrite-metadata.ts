@@ -5,6 +5,8 @@ export interface RewriteOptions {
   readonly name: string;
   /** Leave the seed out from which a host derives MACs: for a host that refuses it because another VM has it. */
   readonly dropMacSeed?: boolean | undefined;
+  /** Leave the virtual TPM out. */
+  readonly omitVtpm?: boolean | undefined;
 }
 
 /**
@@ -16,7 +18,10 @@ export function rewriteForRestore(metadata: OvaMetadata, options: RewriteOptions
   const [vm] = objectsOf(metadata, 'VM');
   if (vm === undefined) throw new RangeError('the archive holds no VM');
   const kept = metadata.objects.filter(
-    (object) => !LEFT_OUT.has(object.class) && (object.class !== 'VM' || object === vm),
+    (object) =>
+      !LEFT_OUT.has(object.class) &&
+      (object.class !== 'VM' || object === vm) &&
+      !(object.class === 'VTPM' && options.omitVtpm === true),
   );
   return { ...metadata, objects: kept.map((object) => (object === vm ? rewriteVm(vm, options) : object)) };
 }
@@ -25,7 +30,7 @@ const LEFT_OUT: ReadonlySet<string> = new Set(['VBD', 'VDI', 'VIF', 'SR', 'netwo
 const NULL_REF = 'OpaqueRef:NULL';
 
 /** The VM itself, halted, of nobody's run, its name new. */
-export function rewriteVm(vm: OvaObject, { name, dropMacSeed }: RewriteOptions): OvaObject {
+export function rewriteVm(vm: OvaObject, { name, dropMacSeed, omitVtpm }: RewriteOptions): OvaObject {
   const otherConfig = Object.fromEntries(
     Object.entries(asStruct(vm.snapshot['other_config'] ?? {}, 'VM other_config')).filter(
       ([key]) => !isOurKey(key) && !(key === 'mac_seed' && dropMacSeed === true),
@@ -45,6 +50,7 @@ export function rewriteVm(vm: OvaObject, { name, dropMacSeed }: RewriteOptions):
     appliance: NULL_REF,
     VBDs: [],
     VIFs: [],
+    ...(omitVtpm === true ? { VTPMs: [] } : {}),
   };
   return { ...vm, snapshot };
 }

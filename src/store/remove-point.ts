@@ -65,7 +65,8 @@ export async function removePoints(
   if (typeof needs === 'string') return points.map((point) => ({ point, outcome: 'kept', reason: needs }));
   const before = new Set(names);
   const removals: Removal[] = [];
-  let open = new Set(points);
+  // What needs others is mostly newer: taken first, one pass is enough.
+  let open = new Set([...points].sort().reverse());
   for (let last = -1; open.size !== last; ) {
     last = open.size;
     for (const point of open) {

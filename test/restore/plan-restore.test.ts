@@ -123,3 +123,22 @@ test('an unknown point is NOT_FOUND', async () => {
   const point = { ...pool.first.point, point: pool.first.point.point.replace(/^\d{4}/, '2001') };
   await expect(plan(pool, { point })).rejects.toMatchObject({ code: 'NOT_FOUND' });
 });
+
+test.each(['changed-blocks', 'image'] as const)(
+  '%s: a virtual TPM on a pool that has none is a conflict, unless left out',
+  async (strategy) => {
+    await using from = await startBackedUp({ vm: { vtpm: 'AAAA', powerState: 'Suspended' }, backup: { strategy } });
+    const { point } = from.first;
+    const there = await planRestore(from.host, from.repository, { point });
+    expect(there).toMatchObject({ vtpm: 'restore', conflicts: [] });
+    expect(there.decisions).toContainEqual(expect.objectContaining({ topic: 'power', choice: 'halted' }));
+    const restrictions = { ...from.simulator.world.getObject('pool', from.simulator.refs.pool).restrictions };
+    from.simulator.world.updateObject('pool', from.simulator.refs.pool, {
+      restrictions: { ...restrictions, restrict_vtpm: 'true' },
+    });
+    const plan = await planRestore(from.host, from.repository, { point });
+    expect(plan.conflicts).toEqual([expect.objectContaining({ code: 'VTPM_UNSUPPORTED' })]);
+    const { vmRef } = await restoreVm(from.host, from.repository, { point, vtpm: 'omit' });
+    expect(await from.host.getRecord('VM', vmRef)).toMatchObject({ power_state: 'Halted', VTPMs: [] });
+  },
+);
