@@ -7,7 +7,7 @@ import { type FileSystem, findFolder, makeFolders, makeRoot, syncFolder } from '
 import { hashFile, writeHashed } from './hashed-write.ts';
 import { intake } from './intake.ts';
 import { checkName, checkPrefix, isNamePart } from './names.ts';
-import { publishFile } from './publish-file.ts';
+import { publishFile, replaceFile } from './publish-file.ts';
 import type { Listing, StagedFile, Store, WriteOptions, Written } from './store.ts';
 import { DEFAULT_ABANDONED_AFTER_MS } from './store.ts';
 import { asStoreError, nameMissing, nameTaken, storeIo, systemCode } from './store-error.ts';
@@ -67,13 +67,13 @@ class DirectoryStore implements Store {
   async write(
     name: string,
     from: Parameters<Store['write']>[1],
-    { signal, secret = false }: WriteOptions = {},
+    { signal, secret = false, replace = false }: WriteOptions = {},
   ): Promise<Written> {
     checkName(name);
     signal?.throwIfAborted();
     const action = this.#action('write', name);
     // Asked before the bytes are moved; publishing asks again, in one step.
-    if ((await this.size(name)) !== undefined) throw nameTaken(this.label, name);
+    if (!replace && (await this.size(name)) !== undefined) throw nameTaken(this.label, name);
     return this.#withTemp(name, async (temp) => {
       const file = await storeIo(action, () => this.#fs.open(temp, 'wx', secret ? 0o600 : 0o644));
       let written: Written;
@@ -84,7 +84,7 @@ class DirectoryStore implements Store {
         await storeIo(action, () => file.close());
       }
       signal?.throwIfAborted();
-      await this.#publish(temp, name);
+      await this.#publish(temp, name, replace);
       return written;
     });
   }
@@ -159,7 +159,7 @@ class DirectoryStore implements Store {
         checkName(name);
         const written = await this.#hashStaged(temp.path, name, options);
         options.signal?.throwIfAborted();
-        await this.#publish(temp.path, name);
+        await this.#publish(temp.path, name, options.replace);
         releaseTempName(temp.name);
         return written;
       },
@@ -263,12 +263,16 @@ class DirectoryStore implements Store {
     }
   }
 
-  async #publish(temp: string, name: string): Promise<void> {
+  async #publish(temp: string, name: string, replace = false): Promise<void> {
     const parts = name.split('/');
     const published = await storeIo(this.#action('publish', name), async () => {
       const root = this.#root!; // a temporary file lies in it
       const folder = await makeFolders(this.#fs, root, parts.slice(0, -1), this.#durable);
       const target = join(folder, parts.at(-1)!);
+      if (replace) {
+        await replaceFile(this.#fs, temp, target);
+        return true;
+      }
       return publishFile(this.#fs, temp, target, join(root, TEMP, claimFileName(name)));
     });
     if (!published) throw nameTaken(this.label, name);

@@ -73,6 +73,8 @@ const manifest: Check<Manifest> = object<Manifest>({
   type: oneOf('full', 'incr'),
   createdAt: utcTime,
   base: optional(point),
+  merging: optional(literal(true)),
+  merged: optional(object<NonNullable<Manifest['merged']>>({ at: utcTime, base: point })),
   vm: object<Manifest['vm']>({ uuid: text, name: text, powerState: text }),
   host: object<Manifest['host']>({
     poolUuid: text,
@@ -146,8 +148,11 @@ export function refuseNewer(value: unknown, name: string): void {
 function checkIdentity(found: Manifest, id: PointId): void {
   expectField('point', found.point === id.point, id.point, found.point);
   expectField('vm.uuid', found.vm.uuid === id.vmUuid, id.vmUuid, found.vm.uuid);
-  const type = parsePoint(id.point)?.type;
+  const named = parsePoint(id.point)?.type;
+  if (found.merged !== undefined) expectField('merged', named === 'incr', 'none of what was a full', found.merged.at);
+  const type = found.merged === undefined ? named : 'full';
   expectField('type', found.type === type, type, found.type);
+  if (found.merging === true) expectField('merging', type === 'incr', 'none of a full', true);
   if (found.type === 'full') expectField('base', found.base === undefined, 'none for a full', found.base);
   else expectField('base', isOther(found.base, found.point), 'another point', found.base);
 }

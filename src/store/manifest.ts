@@ -90,6 +90,13 @@ export interface Manifest {
   readonly createdAt: string;
   /** The point this one builds on; none for a full. */
   readonly base?: string | undefined;
+  /**
+   * It is being made a full, in its place: a layer that the manifest calls a delta may be one that needs no other by now,
+   * with another length and hash.
+   */
+  readonly merging?: true | undefined;
+  /** It was an increment, as its name still says, and has been made a full. */
+  readonly merged?: { readonly at: string; readonly base: string } | undefined;
   readonly vm: { readonly uuid: string; readonly name: string; readonly powerState: string };
   readonly host: {
     readonly poolUuid: string;

@@ -17,8 +17,8 @@ export function memoryStore(): Store {
   const objects = new Map<string, Uint8Array>();
   const staged = new Set<string>();
 
-  const publish = (name: string, bytes: Uint8Array): Written => {
-    if (objects.has(name)) throw nameTaken(label, name);
+  const publish = (name: string, bytes: Uint8Array, replace = false): Written => {
+    if (!replace && objects.has(name)) throw nameTaken(label, name);
     objects.set(name, bytes);
     return { length: bytes.byteLength, sha256: createHash('sha256').update(bytes).digest('hex') };
   };
@@ -30,13 +30,13 @@ export function memoryStore(): Store {
 
   return {
     label,
-    async write(name, from, { signal } = {}) {
+    async write(name, from, { signal, replace = false } = {}) {
       checkName(name);
       signal?.throwIfAborted();
-      if (objects.has(name)) throw nameTaken(label, name);
+      if (!replace && objects.has(name)) throw nameTaken(label, name);
       const bytes = await collect(intake(name, from, signal));
       signal?.throwIfAborted();
-      return publish(name, bytes);
+      return publish(name, bytes, replace);
     },
     async open(name, { signal } = {}) {
       checkName(name);
@@ -82,7 +82,7 @@ export function memoryStore(): Store {
           } finally {
             await file.close();
           }
-          const written = publish(name, bytes);
+          const written = publish(name, bytes, options.replace);
           await discard();
           return written;
         },

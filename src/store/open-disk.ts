@@ -64,17 +64,29 @@ export async function openChain(
   const layers: Layer[] = [];
   try {
     if (imageRoot !== undefined) await (await openImage(store, imageRoot, options)).source.close();
-    for (const manifest of manifests) {
+    // From the top: a layer that was merged in place needs none of those below.
+    for (const manifest of manifests.toReversed()) {
       const layer = await openManifestLayer(store, manifest, vdiUuid, options);
-      layers.push(layer);
-      if (layers.length === 1 && imageRoot !== undefined) checkImageLink(layer, imageRoot);
-      else checkLink(layer, layers.at(-2));
+      layers.unshift(layer);
+      if (isMerged(layer)) return { layers: checkLinks(layers), imageRoot: undefined };
     }
-    return { layers, imageRoot };
+    if (imageRoot !== undefined && layers[0] !== undefined) checkImageLink(layers[0], imageRoot);
+    return { layers: checkLinks(layers, imageRoot === undefined ? 0 : 1), imageRoot };
   } catch (error) {
     await closeLayers(layers);
     throw error;
   }
+}
+
+/** Holds each layer to the one below it; those before `from` are held to something else. */
+function checkLinks(layers: Layer[], from = 0): Layer[] {
+  for (let i = from; i < layers.length; i++) checkLink(layers[i]!, layers[i - 1]);
+  return layers;
+}
+
+/** Is it a delta by its manifest, and stands alone by now? See `mergePoint`. */
+export function isMerged({ entry, parentUuid }: Layer): boolean {
+  return entry.mode === 'delta' && parentUuid === undefined;
 }
 
 /** The manifests that hold the layers of a disk, root first. */
@@ -116,10 +128,15 @@ export async function openManifestLayer(
   const record = manifest.files.find(({ name }) => name === entry.file);
   if (record === undefined) throw noLayer(manifest, entry);
   const file = vmFolder(manifest.vm.uuid) + record.name;
-  const source = await openRecorded(store, file, record, options);
+  const mayBeMerged = manifest.merging === true && entry.mode === 'delta';
+  const source = mayBeMerged
+    ? await openThere(store, file, record, options)
+    : await openRecorded(store, file, record, options);
   try {
     const layer = await openSource(source, entry, file, options);
-    checkLayer(layer);
+    checkLayer(layer, mayBeMerged);
+    const isOther = mayBeMerged && !isMerged(layer) && source.size !== record.length;
+    if (isOther) throw pointBroken(file, 'length', record.length, source.size);
     return layer;
   } catch (error) {
     await source.close();
@@ -136,12 +153,12 @@ async function openSource(source: ByteSource, entry: ManifestDisk, file: string,
 }
 
 /** Is the layer what its manifest says? */
-function checkLayer({ disk, entry, file, uuid, parentUuid }: Layer): void {
+function checkLayer({ disk, entry, file, uuid, parentUuid }: Layer, mayBeMerged: boolean): void {
   if (entry.format === 'vhd' && entry.vhdUuid !== undefined && entry.vhdUuid !== uuid) {
     throw pointBroken(file, 'VHD uuid', entry.vhdUuid, uuid);
   }
   const isDelta = parentUuid !== undefined;
-  if (isDelta !== (entry.mode === 'delta')) {
+  if (isDelta !== (entry.mode === 'delta') && !(mayBeMerged && !isDelta)) {
     throw pointBroken(file, 'kind', `a ${entry.mode}`, isDelta ? 'a differencing VHD' : 'a disk that stands alone');
   }
   const sectors = Math.ceil(entry.size / 512) * 512; // a VHD holds whole sectors
@@ -209,13 +226,23 @@ export async function openRecorded(
   record: ManifestFile,
   options: CallOptions = {},
 ): Promise<ByteSource> {
-  const source = await store.open(name, options).catch((error: unknown) => {
-    if (!(error instanceof BackupError) || error.code !== 'STORE_NOT_FOUND') throw error;
-    throw pointBroken(name, 'file', `${record.length} bytes`, 'nothing', error);
-  });
+  const source = await openThere(store, name, record, options);
   if (source.size === record.length) return source;
   await source.close();
   throw pointBroken(name, 'length', record.length, source.size);
+}
+
+/** Opens a file of a point, whatever its length. */
+export function openThere(
+  store: Store,
+  name: string,
+  { length }: ManifestFile,
+  options: CallOptions = {},
+): Promise<ByteSource> {
+  return store.open(name, options).catch((error: unknown) => {
+    if (!(error instanceof BackupError) || error.code !== 'STORE_NOT_FOUND') throw error;
+    throw pointBroken(name, 'file', `${length} bytes`, 'nothing', error);
+  });
 }
 
 /** The file of one role. See `Repository.openFile`. */

@@ -71,7 +71,7 @@ export async function openRepository(store: Store, options: OpenRepositoryOption
       return beginPoint(store, vmUuid, type, beginOptions.clock ?? clock, beginOptions);
     },
     planPrune: (policy, planOptions) => planPrune(store, id, policy, { clock, ...planOptions }),
-    prune: (plan, pruneOptions) => prune(store, id, plan, pruneOptions),
+    prune: (plan, pruneOptions) => prune(store, id, plan, { clock, ...pruneOptions }),
     verify: (what, verifyOptions) => verifyPoints(store, what, verifyOptions),
   };
 }

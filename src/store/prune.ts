@@ -1,6 +1,7 @@
 import { BackupError, type CallOptions, type Clock, type ProgressOptions, systemClock } from '../core/index.ts';
 import { manifestName, VMS_FOLDER, vmFolder } from './layout.ts';
 import type { Manifest, PointId } from './manifest.ts';
+import { mergePoint } from './merge-point.ts';
 import { basesOf, pointsAmong, readManifest } from './points.ts';
 import { removePoints } from './remove-point.ts';
 import { decideRetention, type RetentionPoint, type RetentionPolicy, type RetentionVerdict } from './retention.ts';
@@ -37,9 +38,14 @@ export interface PrunePlan {
   readonly expiredBytes: number;
 }
 
-export interface PruneOptions extends CallOptions, ProgressOptions {}
+export interface PruneOptions extends CallOptions, ProgressOptions {
+  /** @defaultValue the machine's clock */
+  readonly clock?: Clock | undefined;
+}
 
 export interface PruneReport {
+  /** Increments that were made fulls. */
+  readonly merged: readonly PointId[];
   readonly removed: readonly PointId[];
   /** Points of the plan that were gone already. */
   readonly gone: readonly PointId[];
@@ -61,8 +67,11 @@ export async function planPrune(
   const unsure = new Map(unreadable.map(({ vmUuid, point }) => [vmUuid, `${point} of this VM cannot be read`]));
   const verdicts = decideRetention(points, policy, now).map((verdict): RetentionVerdict => {
     const detail = complete ? unsure.get(verdict.vmUuid) : 'the store cannot promise that it lists every point';
-    if (detail === undefined || verdict.action === 'keep') return verdict;
-    return { ...verdict, action: 'keep', reasons: [{ rule: 'unsure', detail }] };
+    if (detail === undefined) return verdict;
+    const { merge: _, ...unmerged } = verdict;
+    return verdict.action === 'keep'
+      ? unmerged
+      : { ...unmerged, action: 'keep', reasons: [{ rule: 'unsure', detail }] };
   });
   return {
     format: 1,
@@ -81,12 +90,24 @@ export async function prune(
   store: Store,
   repositoryId: string,
   plan: PrunePlan,
-  { onProgress, signal }: PruneOptions = {},
+  { onProgress, signal, clock }: PruneOptions = {},
 ): Promise<PruneReport> {
   if (plan.repositoryId !== repositoryId) {
     throw new BackupError('PLAN_STALE', `the plan is for repository ${plan.repositoryId}, this is ${repositoryId}`);
   }
-  const report = { removed: [] as PointId[], gone: [] as PointId[], kept: [] as (PointId & { reason: string })[] };
+  const report = {
+    merged: [] as PointId[],
+    removed: [] as PointId[],
+    gone: [] as PointId[],
+    kept: [] as (PointId & { reason: string })[],
+  };
+  for (const { vmUuid, point, merge } of plan.points) {
+    if (merge !== true) continue;
+    signal?.throwIfAborted();
+    onProgress?.({ kind: 'stage', run: 'prune', stage: 'merge', vmUuid });
+    await mergePoint(store, { vmUuid, point }, { onProgress, signal, clock });
+    report.merged.push({ vmUuid, point });
+  }
   const expired = new Map<string, string[]>();
   for (const { vmUuid, point, action } of plan.points) {
     if (action === 'expire') expired.set(vmUuid, [...(expired.get(vmUuid) ?? []), point]);

@@ -32,6 +32,12 @@ export async function publishFile(fs: FileSystem, temp: string, target: string, 
   }
 }
 
+/** The same, but takes the place of a file that is there. */
+export async function replaceFile(fs: FileSystem, temp: string, target: string): Promise<void> {
+  await fs.rename(temp, target);
+  await syncFolder(fs, dirname(target));
+}
+
 async function renameExclusively(fs: FileSystem, temp: string, target: string, claim: string): Promise<boolean> {
   try {
     await (await fs.open(claim, 'wx', 0o600)).close();

@@ -102,7 +102,7 @@ export interface Repository {
    */
   planPrune(policy: RetentionPolicy, options?: PlanPruneOptions): Promise<PrunePlan>;
   /**
-   * Removes what the plan expires, points that need others before these. A point that has come to be needed since stays,
+   * Merges and removes what the plan says, points that need others before these. A point that has come to be needed since stays,
    * and the report says so. It can be cut short and repeated.
    *
    * @throws BackupError `PLAN_STALE` for the plan of another repository.

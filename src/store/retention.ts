@@ -29,6 +29,12 @@ export interface RetentionPolicy {
    * @defaultValue `false`
    */
   readonly expireNewest?: boolean | undefined;
+  /**
+   * Where points of changed blocks stay only because one that is kept needs them, that one is made a full in its place, and
+   * they expire: for chains that never get a new full from the host. It costs a write of the whole disks.
+   * @defaultValue `false`
+   */
+  readonly merge?: boolean | undefined;
 }
 
 /** A point, as far as retention looks at it. */
@@ -63,6 +69,8 @@ export interface RetentionVerdict extends RetentionPoint {
   readonly action: 'keep' | 'expire';
   /** At least one. */
   readonly reasons: readonly RetentionReason[];
+  /** Is it to be made a full, so that what it builds on can expire? */
+  readonly merge?: true | undefined;
 }
 
 const PERIODS = [
@@ -86,6 +94,33 @@ export function decideRetention(
   now: number,
 ): RetentionVerdict[] {
   assertPolicy(policy);
+  const verdicts = decide(points, policy, now);
+  if (policy.merge !== true) return verdicts;
+  const merging = new Set(verdicts.filter((verdict) => standsOnExpired(verdict, verdicts)).map(nameOf));
+  // As if they were fulls already: what only they need is then needed no more.
+  const after = points.map((point) => (merging.has(nameOf(point)) ? { ...point, bases: [] } : point));
+  return decide(after, policy, now).map((verdict, index) => {
+    const { bases } = points[index]!;
+    return merging.has(nameOf(verdict)) ? { ...verdict, bases, merge: true } : verdict;
+  });
+}
+
+/** Is it kept for itself, on points of which none is? */
+function standsOnExpired(verdict: RetentionVerdict, all: readonly RetentionVerdict[]): boolean {
+  if (verdict.strategy !== 'changed-blocks' || !isKeptForItself(verdict)) return false;
+  const bases = all.filter(({ vmUuid, point }) => vmUuid === verdict.vmUuid && verdict.bases.includes(point));
+  return bases.length > 0 && bases.every((base) => !isKeptForItself(base));
+}
+
+function isKeptForItself({ reasons }: RetentionVerdict): boolean {
+  return reasons.some(({ rule }) => rule !== 'needed' && rule !== 'expired');
+}
+
+function nameOf({ vmUuid, point }: PointId): string {
+  return `${vmUuid}/${point}`;
+}
+
+function decide(points: readonly RetentionPoint[], policy: RetentionPolicy, now: number): RetentionVerdict[] {
   const reasons = new Map<RetentionPoint, RetentionReason[]>(points.map((point) => [point, []]));
   const keep = (point: RetentionPoint, reason: RetentionReason) => reasons.get(point)!.push(reason);
   for (const group of groupsOf(points)) applyRules(group, policy, now, keep);
@@ -139,13 +174,13 @@ function keepWhatIsNext(group: readonly RetentionPoint[], keep: Keep): void {
 
 /** What is needed by what stays, stays; and so on down to the fulls. */
 function keepNeeded(points: readonly RetentionPoint[], reasons: ReadonlyMap<RetentionPoint, RetentionReason[]>): void {
-  const byName = new Map(points.map((point) => [`${point.vmUuid}/${point.point}`, point]));
+  const byName = new Map(points.map((point) => [nameOf(point), point]));
   const neededBy = new Map<RetentionPoint, string[]>();
   const open = points.filter((point) => reasons.get(point)!.length > 0);
   const reached = new Set(open);
   for (let point = open.pop(); point !== undefined; point = open.pop()) {
     for (const name of point.bases) {
-      const base = byName.get(`${point.vmUuid}/${name}`);
+      const base = byName.get(nameOf({ vmUuid: point.vmUuid, point: name }));
       if (base === undefined) continue; // broken already: verification tells
       neededBy.set(base, [...(neededBy.get(base) ?? []), point.point]);
       if (reached.has(base)) continue;

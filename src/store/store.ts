@@ -7,6 +7,12 @@ export interface WriteOptions extends CallOptions {
    * @defaultValue `false`
    */
   readonly secret?: boolean | undefined;
+  /**
+   * Takes the place of what has the name, at once: who opens it gets the old or the new, whole, and who has it open keeps
+   * the old.
+   * @defaultValue `false`: a name that is taken is `STORE_EXISTS`
+   */
+  readonly replace?: boolean | undefined;
 }
 
 /** What was published under a name. */
@@ -36,7 +42,7 @@ export interface Listing {
 }
 
 /**
- * Named bytes, written once. Names are paths with `/`, of lower-case letters, digits, `-`, `_` and `.`, no part
+ * Named bytes, written once unless `replace` says otherwise. Names are paths with `/`, of lower-case letters, digits, `-`, `_` and `.`, no part
  * beginning with a dot; anything else is `STORE_NAME_INVALID`. A name appears whole and durable, or not at all.
  */
 export interface Store extends AsyncDisposable {

@@ -158,6 +158,29 @@ export function storeContract(name: string, make: () => Promise<StoreUnderTest>)
       await under.expectNoLeftovers();
     });
 
+    test('takes the place of an object where that is said; who has the old one open keeps it', async () => {
+      const { store } = under;
+      const [old, fresh] = [Buffer.from('the old'), Buffer.from('something new')];
+      await store.write('a/b', old);
+      await using open = await store.open('a/b');
+      const written = await store.write('a/b', fresh, { replace: true });
+      expect(written.length).toBe(fresh.byteLength);
+      expect(Buffer.from(await readBytes(open, 0, open.size))).toEqual(old);
+      await using now = await store.open('a/b');
+      expect(Buffer.from(await readBytes(now, 0, now.size))).toEqual(fresh);
+      async function* broken(): AsyncGenerator<Uint8Array, void> {
+        yield Buffer.from('half');
+        throw new Error('source is gone');
+      }
+      await expect(store.write('a/b', broken(), { replace: true })).rejects.toThrow('source is gone');
+      const staged = await store.stage();
+      await writeFile(staged.path, old);
+      await staged.publish('a/b', { replace: true });
+      expect(await store.size('a/b')).toBe(old.byteLength);
+      await store.write('c', fresh, { replace: true }); // nothing to replace
+      expect((await store.list('')).names).toEqual(['a/b', 'c']);
+    });
+
     test('of several writers of one name exactly one wins', async () => {
       const gate = Promise.withResolvers<void>();
       let waiting = 0;

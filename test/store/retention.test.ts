@@ -139,6 +139,23 @@ describe('what others need', () => {
     ]);
   });
 
+  test('with merge the head of a chain becomes a full, and what it stood on goes', () => {
+    const points = chain('changed-blocks', 5);
+    const verdicts = decideRetention(points, { keepLast: 2, merge: true }, NOW);
+    expect(verdicts.map(({ action, merge }) => [action, merge ?? false])).toEqual([
+      ['expire', false],
+      ['expire', false],
+      ['expire', false],
+      ['keep', true],
+      ['keep', false],
+    ]);
+    expect(verdicts[3]!.bases).toEqual([points[2]!.point]); // as it is now
+    expect(decideRetention(chain('image', 4), { keepLast: 1, merge: true }, NOW).some(({ merge }) => merge)).toBe(
+      false,
+    );
+    expect(decideRetention(points, { keepLast: 5, merge: true }, NOW).some(({ merge }) => merge)).toBe(false);
+  });
+
   test('an old chain goes as a whole once nothing of it is kept', () => {
     const old = chain('changed-blocks', 4);
     const points = [...old, pointAt(NOW)];
@@ -164,6 +181,7 @@ describe('what others need', () => {
       keepWeekly: count,
       keepMonthly: count,
       expireNewest: fc.boolean(),
+      merge: fc.boolean(),
       timeZone: fc.constantFrom('UTC', 'Europe/Vienna', 'America/St_Johns'),
     });
     fc.assert(
@@ -183,8 +201,8 @@ describe('what others need', () => {
         const stay = new Set(
           verdicts.filter(({ action }) => action === 'keep').map(({ vmUuid, point }) => vmUuid + point),
         );
-        for (const { vmUuid, bases, action } of verdicts) {
-          if (action === 'keep') for (const base of bases) expect(stay).toContain(vmUuid + base);
+        for (const { vmUuid, bases, action, merge } of verdicts) {
+          if (action === 'keep' && merge !== true) for (const base of bases) expect(stay).toContain(vmUuid + base);
         }
         // The naive reading of the one rule that is always there: the last so many of each VM and strategy.
         for (const vm of ['a', 'b']) {
