@@ -188,6 +188,9 @@ export {
 export {
   type AbandonedOptions,
   type Consistency,
+  type CopyPointOptions,
+  type CopyReport,
+  copyPoint,
   type Damage,
   decideRetention,
   directoryStore,

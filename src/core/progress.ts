@@ -1,5 +1,5 @@
 /** Which of the library's long operations speaks. */
-export type RunKind = 'backup' | 'restore' | 'verify' | 'prune';
+export type RunKind = 'backup' | 'restore' | 'verify' | 'prune' | 'copy';
 
 /**
  * What a long operation tells while it works: told apart by `kind`, in absolute numbers, called synchronously, so a

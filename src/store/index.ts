@@ -1,3 +1,4 @@
+export { type CopyPointOptions, type CopyReport, copyPoint } from './copy-point.ts';
 export { type DirectoryStoreOptions, directoryStore } from './directory-store.ts';
 export type { StoreInput } from './intake.ts';
 export type { PointFileNames } from './layout.ts';
