@@ -11,7 +11,9 @@ import {
   type VmMetadata,
 } from '../store/index.ts';
 import { MAX_VHD_SIZE } from '../vhd/index.ts';
+import { readArchive } from './make-vm.ts';
 import type { RestoreConflict, RestoreDiskPlan, RestoreNicPlan, RestorePlan } from './restore-plan.ts';
+import { whyTooNew } from './version-gate.ts';
 
 export interface PlanRestoreOptions extends CallOptions {
   readonly point: PointId;
@@ -79,6 +81,8 @@ export async function planRestore(
   const nics = await planNics(host, metadata, options, fresh, conflicts);
   const { vtpm = 'restore' } = options;
   if (vtpm === 'restore') conflicts.push(...(await vtpmConflict(host, metadata)));
+  const tooNew = await whyTooNew(host, await readArchive(repository, { point }, options));
+  if (tooNew !== undefined) conflicts.push(...(await compressedConflict(repository, manifest, tooNew, options)));
   if (!fresh) conflicts.push(...(await macConflicts(host, nics, vms)));
   return {
     format: 1,
@@ -95,6 +99,7 @@ export async function planRestore(
     nics,
     conflicts,
     decisions: [
+      ...importDecision(tooNew, fresh),
       ...powerDecision(manifest),
       ...disks.flatMap((disk) => [
         { subject: disk.vdiUuid, topic: 'action', choice: disk.action, reason: disk.reason },
@@ -111,6 +116,26 @@ async function vtpmConflict(host: Host, { VTPM }: VmMetadata): Promise<RestoreCo
   const message =
     'the VM has a virtual TPM, which this pool cannot have: restore it without (vtpm: omit), or elsewhere';
   return [{ code: 'VTPM_UNSUPPORTED', subject: String(VTPM[0]!['uuid']), message }];
+}
+
+/** The host refuses the archive; all that it holds can be made by calls, save the VM's uuid. */
+function importDecision(tooNew: string | undefined, fresh: boolean): Decision[] {
+  if (tooNew === undefined) return [];
+  const reason = `the archive cannot be imported: ${tooNew}${fresh ? '' : '; the VM gets a new uuid'}`;
+  return [{ subject: 'vm', topic: 'import', choice: 'VM from its records, disks one by one', reason }];
+}
+
+/** Disks cannot be taken one by one out of a compressed archive. */
+async function compressedConflict(
+  repository: Repository,
+  { vm, point }: Manifest,
+  tooNew: string,
+  options: CallOptions,
+): Promise<RestoreConflict[]> {
+  const [root] = await repository.chain({ vmUuid: vm.uuid, point }, options);
+  if (root?.image === undefined || root.image.compression === 'none') return [];
+  const message = `the image of ${root.point} cannot be imported: ${tooNew}; and its disks cannot be read one by one, since it is compressed`;
+  return [{ code: 'ARCHIVE_TOO_NEW', subject: root.point, message }];
 }
 
 /** Memory is in no backup. */

@@ -39,6 +39,7 @@ export interface RestoreNicPlan {
 /** Something that makes the restore impossible or wrong; a plan with conflicts is not run. */
 export interface RestoreConflict {
   readonly code:
+    | 'ARCHIVE_TOO_NEW'
     | 'DISK_UNKNOWN'
     | 'MAC_IN_USE'
     | 'NETWORK_UNKNOWN'

@@ -311,11 +311,23 @@ group('Image strategy (XVA)', () => {
       const { point } = await backup(road);
       const code = 'IMPORT_INCOMPATIBLE_VERSION';
       await using older = await startRoad('citrix-hypervisor-8.2', false);
+      const planned = await planRestore(older.host, road.repository, {
+        point,
+        networks: await networksOf(road, older),
+      });
+      expect(planned.conflicts).toEqual([]);
+      expect(planned.decisions).toContainEqual(expect.objectContaining({ topic: 'import', subject: 'vm' }));
       const restored = await restoreVm(older.host, road.repository, { point, networks: await networksOf(road, older) });
       expect(restored.report.decisions).toContainEqual(
         expect.objectContaining({ topic: 'fallback', subject: 'vm', reason: expect.stringContaining(code) }),
       );
       await expectRestored(older, restored, hashes);
+      const { point: packed } = await backup(road, { mode: 'full', compression: 'zstd' });
+      const refused = await planRestore(older.host, road.repository, {
+        point: packed,
+        networks: await networksOf(road, older),
+      });
+      expect(refused.conflicts).toEqual([expect.objectContaining({ code: 'ARCHIVE_TOO_NEW' })]);
     },
     { on: ['xcp-ng-8.3', 'xenserver-8'] },
   );
