@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { inspect } from 'node:util';
 import { expect, test } from 'vitest';
 import { type BackupResult, backupVm } from '../../src/backup/index.ts';
+import { readBytes } from '../../src/bytes/index.ts';
 import { type ProgressEvent, RunError } from '../../src/core/index.ts';
 import { hashDisk } from '../../src/disk/index.ts';
 import { connectHost, type Host } from '../../src/host/index.ts';
@@ -183,7 +184,13 @@ test(`any fault at any step: no wrong point, nothing left, the next run is right
     expect(everything.length).toBeGreaterThan(1000);
     expect(everything).not.toContain(PASSWORD);
     expect(everything).not.toMatch(/session_id=(?!<)/);
-    for (const [ref] of stage.simulator.world.objects('session')) expect(everything).not.toContain(ref);
+    const sessions = [...stage.simulator.world.objects('session')].map(([ref]) => ref);
+    for (const ref of sessions) expect(everything).not.toContain(ref);
+    for (const name of (await stage.repository.store.list('')).names) {
+      await using source = await stage.repository.store.open(name);
+      const bytes = Buffer.from(await readBytes(source, 0, source.size));
+      for (const secret of [PASSWORD, 'session_id=', ...sessions]) expect(bytes.includes(secret), name).toBe(false);
+    }
   }
   expect(outcomes.failed).toBeGreaterThan(COMBINATIONS / 10);
   expect(outcomes.whole).toBeGreaterThan(COMBINATIONS / 10);
