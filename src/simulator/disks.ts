@@ -4,6 +4,7 @@ import type { RecordOf } from './data-model.ts';
 import { hostDate } from './host-date.ts';
 import type { Simulation } from './simulation.ts';
 import { MAX_VHD, VHD_BLOCK } from './sizes.ts';
+import { assertRoom } from './storage-room.ts';
 import { addBaseCopy, collectGarbage, parentOf } from './storage-tree.ts';
 import { assertVdiOperation } from './vdi-checks.ts';
 import { type Image, NULL_REF, XapiFailure } from './world.ts';
@@ -50,6 +51,7 @@ export async function snapshotDisk(simulation: Simulation, vdiRef: string): Prom
   const { world, chains } = simulation;
   assertVdiOperation(simulation, vdiRef, 'snapshot');
   const image = world.image(vdiRef);
+  assertRoom(world, world.getObject('VDI', vdiRef).SR, await image.physicalSize());
   const before = image.tracking ? image.takeChanges() : undefined;
   const nodesBefore = image.nodes.length;
   const frozen = await image.snapshot();

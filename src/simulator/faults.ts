@@ -37,6 +37,8 @@ export interface FaultOptions {
    * @defaultValue `blocks`: all of them
    */
   'bitmap-lies': { readonly blocks?: number };
+  /** The garbage collector does not come when a disk is gone: chains stay as long as they are. */
+  'coalesce-not-done': Record<never, never>;
   /** Sends a request elsewhere: 302 to `https://<address><path and query>`. */
   redirect: { readonly path: string; readonly address: string };
   /**

@@ -2,7 +2,7 @@ export type { MadeDisk, MadeVm, NewDisk, NewVif, NewVm } from './create-vm.ts';
 export type { FaultName, FaultOptions, FaultTimes } from './faults.ts';
 export type { Restriction } from './host-facts.ts';
 export type { NetworkPurpose } from './network-purpose.ts';
-export type { NewNetwork } from './pool-setup.ts';
+export type { NewNetwork, NewStorage } from './pool-setup.ts';
 export type { ProfileName } from './profiles.ts';
 export type { LogEntry, RequestLog } from './request-log.ts';
 export type { PoolRefs, Timing } from './simulation.ts';

@@ -4,6 +4,7 @@ import { cloneDisk, createDisk, destroyDisk, type NewVdi, resizeDisk, snapshotDi
 import { bool, type MethodTable, number, optionalText, ref, text } from './method.ts';
 import { nbdInfo } from './nbd-info.ts';
 import { storageCan } from './storage-drivers.ts';
+import { assertRoom } from './storage-room.ts';
 import { assertVdiOperation } from './vdi-checks.ts';
 import { NULL_REF, XapiFailure } from './world.ts';
 
@@ -16,6 +17,7 @@ export const vdiMethods: MethodTable = {
       const { type } = call.world.getObject('SR', fields.SR);
       if (fields.type === 'cbt_metadata') throw new XapiFailure('INVALID_VALUE', ['type', 'cbt_metadata']);
       if (!storageCan(type, 'VDI_CREATE')) throw new XapiFailure('SR_OPERATION_NOT_SUPPORTED', [fields.SR]);
+      assertRoom(call.world, fields.SR, fields.virtual_size);
       return createDisk(call, fields);
     },
   },

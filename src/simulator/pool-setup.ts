@@ -19,6 +19,17 @@ export interface NewNetwork {
   readonly purposes?: readonly NetworkPurpose[] | undefined;
 }
 
+/** Storage beside what every pool has. */
+export interface NewStorage {
+  readonly name: string;
+  /** `ext`, `nfs`, `lvm`, `lvmoiscsi`, `iscsi` (raw LUNs: no snapshots), `smb` … */
+  readonly type: string;
+  /** Seen by all hosts, or by the first one alone. @defaultValue `false` */
+  readonly shared?: boolean | undefined;
+  /** In bytes. @defaultValue 2 TiB */
+  readonly size?: number | undefined;
+}
+
 /** A host that the pool is to have. */
 export type NewHost = Omit<HostIdentity, 'certificate'>;
 
@@ -36,6 +47,7 @@ export function setUpPool(
   world: World,
   hosts: readonly NewHost[],
   networks: readonly NewNetwork[] = [{ addresses: hosts.map(({ address }) => address) }, { address: '192.0.2.20' }],
+  storages: readonly NewStorage[] = [],
 ): SetUp {
   const restrictions = poolRestrictions(world.profile);
   const made = hosts.map((host) => addHost(world, host, restrictions));
@@ -47,6 +59,10 @@ export function setUpPool(
     server: '192.0.2.10',
     serverpath: '/export',
   });
+  for (const { name, type, shared = false, size } of storages) {
+    const sr = addStorage(world, shared ? all : [host], type, name, 'user', { shared });
+    if (size !== undefined) world.updateObject('SR', sr, { physical_size: size });
+  }
   const isoSr = addStorage(world, all, 'iso', 'ISO library', 'iso');
   const [network] = networks.map((one, index) => addNetwork(world, all, index, one));
   const defaultSr = made.length === 1 ? local[0]! : shared;

@@ -10,7 +10,7 @@ import type { Restriction } from './host-facts.ts';
 import { createImageStore } from './images.ts';
 import { methodsOf } from './methods.ts';
 import { LISTEN, type RunningHost, startPoolHost } from './pool-host.ts';
-import { type NewHost, type NewNetwork, setUpPool } from './pool-setup.ts';
+import { type NewHost, type NewNetwork, type NewStorage, setUpPool } from './pool-setup.ts';
 import { type ProfileName, profiles } from './profiles.ts';
 import { createRequestLog, type RequestLog } from './request-log.ts';
 import { createDispatch } from './rpc.ts';
@@ -39,6 +39,8 @@ export interface SimulatorOptions {
    * @defaultValue `1`
    */
   readonly hosts?: number | undefined;
+  /** @defaultValue none beside the local, the shared and the ISO storage */
+  readonly storages?: readonly NewStorage[] | undefined;
   /** @defaultValue two without a purpose; the first one has the hosts' own addresses */
   readonly networks?: readonly NewNetwork[] | undefined;
   /** @defaultValue `'root'` */
@@ -135,7 +137,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
   const faults = createFaults();
   const images = createImageStore(imageDirectory);
   const world = createWorld({ profile, clock, faults, directory, images });
-  const { refs, hosts: made } = setUpPool(world, newHosts, options.networks);
+  const { refs, hosts: made } = setUpPool(world, newHosts, options.networks, options.storages);
   const log = createRequestLog(() => clock.now());
   const closing = new AbortController();
   const background = new Set<Promise<void>>();

@@ -34,7 +34,7 @@ export function addBaseCopy({ world }: Simulation, liveRef: string, snapshotRef:
  */
 export function collectGarbage(simulation: Simulation, goneParent: string | undefined): void {
   const { world, timing } = simulation;
-  if (goneParent === undefined) return;
+  if (goneParent === undefined || world.faults.take('coalesce-not-done') !== undefined) return;
   simulation.inBackground(async (closing) => {
     await world.clock.sleep(timing.settleMs, { signal: closing });
     let parent: string | undefined = goneParent;
