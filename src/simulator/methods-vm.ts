@@ -1,5 +1,6 @@
 import { constructorFields } from './constructors.ts';
 import { type Call, type Method, type MethodTable, number, ref, text, textMap, texts } from './method.ts';
+import { checkpointVm } from './vm-checkpoint.ts';
 import { assertNotBlocked, assertPowerState, withVmOperation } from './vm-operations.ts';
 import { assertMemoryOrder, enter, haltVm, startVm, suspendVm } from './vm-power.ts';
 import { quiesceAndSnapshot } from './vm-quiesce.ts';
@@ -86,6 +87,13 @@ export const vmMethods: MethodTable = {
       }
       const ignored = args[2] === undefined ? [] : texts(args[2]);
       return withVmOperation(call, vm, 'snapshot', () => snapshotVm(call, vm, name, ignored, call.signal));
+    },
+  },
+  'VM.checkpoint': {
+    params: 2,
+    async run(call, args) {
+      const [vm, name] = [ref(call, 'VM', args, 0), text(args, 1)];
+      return withVmOperation(call, vm, 'checkpoint', () => checkpointVm(call, vm, name));
     },
   },
   'VM.snapshot_with_quiesce': {

@@ -9,7 +9,7 @@ import { intentKey, isUnmarkedWork, readIntents, readOwnerMark, removeMark } fro
 export const CLEAN_UP_MS = 120_000;
 
 /** Operations of the host on a VM. */
-const MAKES_SNAPSHOT: ReadonlySet<string> = new Set(['snapshot', 'snapshot_with_quiesce']);
+const MAKES_SNAPSHOT: ReadonlySet<string> = new Set(['snapshot', 'snapshot_with_quiesce', 'checkpoint']);
 
 /** Between two looks whether the host still makes a snapshot, in milliseconds. */
 const LOOK_MS = 500;

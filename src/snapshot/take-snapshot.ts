@@ -31,6 +31,12 @@ export interface TakeSnapshotOptions extends CallOptions {
   readonly selfUuid?: string | undefined;
   /** @defaultValue `'never'` */
   readonly quiesce?: QuiesceMode | undefined;
+  /**
+   * With the memory of a VM that is not halted, which pauses for it: the snapshot can be reverted to as it ran. Where the
+   * host or the VM cannot, a snapshot of the disks is taken, and the observer is told. Not together with `quiesce`.
+   * @defaultValue `false`
+   */
+  readonly checkpoint?: boolean | undefined;
   /** @defaultValue none */
   readonly hooks?: SnapshotHooks | undefined;
   /** Is told of fallbacks, hooks and warnings: a `RunRecorder` is one. */
@@ -76,6 +82,7 @@ export async function makeSnapshot(host: Host, vm: VmRecord, options: TakeSnapsh
   const { runId, runner, signal, excludeVdis = [], quiesce = 'never', hooks = {} } = options;
   const { observer, clock = systemClock } = options;
   assertHooks(hooks);
+  if (options.checkpoint === true && quiesce !== 'never') throw new TypeError('checkpoint: not together with quiesce');
   const name = workingName(vm, runId);
   const at = new Date(options.now).toISOString();
   const key = intentKey(runId);
@@ -85,7 +92,9 @@ export async function makeSnapshot(host: Host, vm: VmRecord, options: TakeSnapsh
   let takenAt = clock.now();
   const takePlain = () => {
     takenAt = clock.now();
-    return callSnapshot(host, vm, name, excludeVdis, signal);
+    return options.checkpoint === true && vm.power_state !== 'Halted'
+      ? checkpointOrNot(host, vm, name, options)
+      : callSnapshot(host, vm, name, excludeVdis, signal);
   };
   const { ref, consistency } = await betweenHooks(hooks, hookSettings(vm, options), () => {
     takenAt = clock.now();
@@ -117,6 +126,33 @@ function hookSettings(
     signal,
     onEnded: (report: HookReport) => observer?.hookEnded(report),
   };
+}
+
+/** Answers that say: not with memory. */
+const NO_CHECKPOINT: ReadonlySet<string> = new Set([
+  'FEATURE_RESTRICTED',
+  'LICENCE_RESTRICTION',
+  'VM_CHECKPOINT_SUSPEND_FAILED',
+  'VM_HAS_PCI_ATTACHED',
+  'VM_HAS_VGPU',
+  'VM_IS_IMMOBILE',
+  'VM_LACKS_FEATURE',
+]);
+
+/** It has all disks: those that are to be left out go afterwards. */
+async function checkpointOrNot(
+  host: Host,
+  vm: VmRecord,
+  name: string,
+  { excludeVdis = [], observer, signal }: TakeSnapshotOptions,
+): Promise<string> {
+  try {
+    return await host.callAsync<string>('VM.checkpoint', [vm.ref, name], { signal });
+  } catch (error) {
+    if (!(error instanceof HostError) || !NO_CHECKPOINT.has(error.xapiCode)) throw error;
+    observer?.fallBack('vm', 'checkpoint', 'snapshot of the disks', error.message);
+    return callSnapshot(host, vm, name, excludeVdis, signal);
+  }
 }
 
 async function callSnapshot(

@@ -172,3 +172,32 @@ describe('refused', () => {
     await expect(destroySnapshot(pool.host, vm.uuid)).rejects.toThrow('it is never destroyed');
   });
 });
+
+describe('a checkpoint', () => {
+  test('has the memory, and is removed with it', async () => {
+    await using pool = await startPool();
+    const vm = await twoDiskVm(pool);
+    const before = await everything(pool);
+    const snapshot = await take(pool, vm, { checkpoint: true, excludeVdis: [vm.disks[1]!.uuid] });
+    expect(snapshot.disks.map(({ vdiUuid }) => vdiUuid)).toEqual([vm.disks[0]!.uuid]);
+    const taken = await pool.host.getRecord('VM', snapshot.ref);
+    expect(taken).toMatchObject({ power_state: 'Suspended', is_a_snapshot: true });
+    expect((await pool.host.getRecord('VDI', taken.suspend_VDI)).type).toBe('suspend');
+    await destroySnapshot(pool.host, snapshot.ref);
+    expect(await everything(pool)).toEqual(before);
+  });
+
+  test('is a snapshot of the disks where it cannot be had, and of a halted VM', async () => {
+    await using pool = await startPool({ restrictions: ['restrict_checkpoint'] });
+    const vm = await twoDiskVm(pool);
+    const told: string[] = [];
+    const observer = { fallBack: (...what: string[]) => void told.push(what.join(' ')), hookEnded() {}, warn() {} };
+    const snapshot = await take(pool, vm, { checkpoint: true, observer });
+    expect(told).toEqual([expect.stringMatching(/^vm checkpoint snapshot of the disks .*LICENCE_RESTRICTION/)]);
+    expect(await pool.host.getRecord('VM', snapshot.ref)).toMatchObject({ power_state: 'Halted' });
+    const halted = await pool.simulator.createVm({ powerState: 'Halted', disks: [{ size: 2 ** 22 }] });
+    await take(pool, halted as Vm, { checkpoint: true });
+    expect(pool.simulator.log.names().filter((name) => name === 'Async.VM.checkpoint')).toHaveLength(1);
+    await expect(take(pool, vm, { checkpoint: true, quiesce: 'prefer' })).rejects.toThrow(TypeError);
+  });
+});
