@@ -1,12 +1,11 @@
 import type { SmRecord, VdiRecord, VmDisk } from '../host/index.ts';
+import { chainDepth, MAX_CHAIN } from '../snapshot/index.ts';
 import type { Context, VmWithDisks } from './context.ts';
 import { type Finding, type FindingId, type Severity, subjectOf } from './finding.ts';
 
 /** Where a VHD ends, in bytes: 2040 GiB. */
 const MAX_VHD_SIZE = 2040 * 2 ** 30;
 
-/** The host refuses to snapshot a disk at this depth (SR_BACKEND_FAILURE_109). Source: xapi-project/sm `MAX_CHAIN_SIZE`. */
-const MAX_CHAIN = 30;
 /** From here on the host's garbage collection does not keep up. */
 const LONG_CHAIN = 20;
 
@@ -68,15 +67,4 @@ function* checkChain({ vdi, sr }: VmDisk, vdis: readonly VdiRecord[]): Generator
     message: `${vdi.name_label} (${vdi.uuid}) has a chain of ${depth} storage nodes; at ${MAX_CHAIN} the host refuses snapshots`,
     fix: { words: `Remove snapshots that nobody needs, and let the host coalesce: xe sr-scan uuid=${sr.uuid}.` },
   };
-}
-
-/** Nodes from the disk to its root; 1 where nothing is told. */
-function chainDepth(vdi: VdiRecord, vdis: readonly VdiRecord[]): number {
-  const byUuid = new Map(vdis.map((one) => [one.uuid, one]));
-  const seen = new Set<string>();
-  for (let node: VdiRecord | undefined = vdi; node !== undefined && !seen.has(node.uuid); ) {
-    seen.add(node.uuid);
-    node = byUuid.get(node.sm_config['vhd-parent'] ?? '');
-  }
-  return seen.size;
 }

@@ -1,4 +1,5 @@
 export { blockMigration, ownersBlocks, unblockMigration } from './block-migration.ts';
+export { chainDepth, MAX_CHAIN } from './chain-depth.ts';
 export {
   disableChangedBlockTracking,
   enableChangedBlockTracking,

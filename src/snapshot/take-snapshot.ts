@@ -1,5 +1,6 @@
 import { type CallOptions, type Clock, type HookReport, HostError, systemClock } from '../core/index.ts';
 import type { Host, VmRecord } from '../host/index.ts';
+import { assertChainRoom } from './chain-depth.ts';
 import { CLEAN_UP_MS, discardRun, removed } from './discard-run.ts';
 import { assertHooks, betweenHooks, type SnapshotHooks } from './hooks.ts';
 import { markSnapshot, type SnapshotDisk } from './mark-snapshot.ts';
@@ -83,6 +84,7 @@ export async function makeSnapshot(host: Host, vm: VmRecord, options: TakeSnapsh
   const { observer, clock = systemClock } = options;
   assertHooks(hooks);
   if (options.checkpoint === true && quiesce !== 'never') throw new TypeError('checkpoint: not together with quiesce');
+  await assertChainRoom(host, vm, excludeVdis);
   const name = workingName(vm, runId);
   const at = new Date(options.now).toISOString();
   const key = intentKey(runId);

@@ -201,3 +201,23 @@ describe('a checkpoint', () => {
     await expect(take(pool, vm, { checkpoint: true, quiesce: 'prefer' })).rejects.toThrow(TypeError);
   });
 });
+
+test('a disk whose chain is as long as it may be is refused before anything is done', async () => {
+  await using pool = await startPool();
+  const vm = await twoDiskVm(pool);
+  const { world, refs } = pool.simulator;
+  let parent: string | undefined;
+  for (let depth = 1; depth < 30; depth++) {
+    const sm_config = parent === undefined ? {} : { 'vhd-parent': parent };
+    const node = world.addObject('VDI', { SR: refs.defaultSr, name_label: 'base copy', managed: false, sm_config });
+    parent = world.getObject('VDI', node).uuid;
+  }
+  world.updateObject('VDI', vm.disks[1]!.vdi, { sm_config: { 'vhd-parent': parent! } });
+  const before = await everything(pool);
+  await expect(take(pool, vm)).rejects.toMatchObject({
+    code: 'CHAIN_TOO_LONG',
+    facts: { vdiUuid: vm.disks[1]!.uuid, depth: 30 },
+  });
+  expect(await everything(pool)).toEqual(before);
+  expect((await take(pool, vm, { excludeVdis: [vm.disks[1]!.uuid] })).disks).toHaveLength(1);
+});
