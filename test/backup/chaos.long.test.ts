@@ -71,7 +71,9 @@ const FAULTS: Readonly<Record<string, Strike>> = {
   'an event query dropped': (simulator) => simulator.fault('drop-connection', { method: 'event.from' }),
 };
 
-const seed = Number(process.env['TEST_SEED'] ?? randomBytes(4).readUInt32BE());
+// In CI always the same, so that a change is not blamed for what it did not do; elsewhere each run looks at others.
+const fallback = process.env['CI'] === 'true' ? 4711 : randomBytes(4).readUInt32BE();
+const seed = Number(process.env['TEST_SEED'] ?? fallback);
 
 /** Numbers that follow from the seed (mulberry32). */
 function random(from: number): () => number {
