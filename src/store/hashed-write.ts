@@ -10,7 +10,8 @@ const READ = 1024 * 1024;
 
 /**
  * Writes chunks to the end of an open file and hashes them in the same pass: the thread pool writes while this thread
- * hashes and gathers what comes next. Only failures of the file are put in the store's words; those of the source pass untouched.
+ * hashes and gathers what comes next. Only failures of the file are put in the store's words; those of the source pass
+ * untouched, even where the file then fails, too.
  */
 export async function writeHashed(
   file: FileHandle,
@@ -26,7 +27,7 @@ export async function writeHashed(
   const put = async (data: Uint8Array) => {
     await writing;
     writing = storeIo(action, () => appendFully(file, data));
-    writing.catch(() => {}); // not swallowed: awaited before the next write, or at the end
+    writing.catch(() => {}); // awaited before the next write, or at the end
     hash.update(data);
     length += data.byteLength;
   };
@@ -47,8 +48,10 @@ export async function writeHashed(
       }
     }
     await flush();
-  } finally {
-    await writing; // nobody may close the file before
+    await writing;
+  } catch (error) {
+    await writing.catch(() => {}); // nobody may close the file before; the first error is the one that tells why
+    throw error;
   }
   return { length, sha256: hash.digest('hex') };
 }
