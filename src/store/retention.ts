@@ -96,7 +96,8 @@ export function decideRetention(
   assertPolicy(policy);
   const verdicts = decide(points, policy, now);
   if (policy.merge !== true) return verdicts;
-  const merging = new Set(verdicts.filter((verdict) => standsOnExpired(verdict, verdicts)).map(nameOf));
+  const forItself = new Map(verdicts.map((verdict) => [nameOf(verdict), isKeptForItself(verdict)]));
+  const merging = new Set(verdicts.filter((verdict) => standsOnExpired(verdict, forItself)).map(nameOf));
   // As if they were fulls already: what only they need is then needed no more.
   const after = points.map((point) => (merging.has(nameOf(point)) ? { ...point, bases: [] } : point));
   return decide(after, policy, now).map((verdict, index) => {
@@ -105,11 +106,11 @@ export function decideRetention(
   });
 }
 
-/** Is it kept for itself, on points of which none is? */
-function standsOnExpired(verdict: RetentionVerdict, all: readonly RetentionVerdict[]): boolean {
-  if (verdict.strategy !== 'changed-blocks' || !isKeptForItself(verdict)) return false;
-  const bases = all.filter(({ vmUuid, point }) => vmUuid === verdict.vmUuid && verdict.bases.includes(point));
-  return bases.length > 0 && bases.every((base) => !isKeptForItself(base));
+/** Is it kept for itself, on points that are there and of which none is? */
+function standsOnExpired(verdict: RetentionVerdict, forItself: ReadonlyMap<string, boolean>): boolean {
+  const { vmUuid, strategy, bases } = verdict;
+  if (strategy !== 'changed-blocks' || bases.length === 0 || forItself.get(nameOf(verdict)) !== true) return false;
+  return bases.every((point) => forItself.get(nameOf({ vmUuid, point })) === false);
 }
 
 function isKeptForItself({ reasons }: RetentionVerdict): boolean {
@@ -182,7 +183,9 @@ function keepNeeded(points: readonly RetentionPoint[], reasons: ReadonlyMap<Rete
     for (const name of point.bases) {
       const base = byName.get(nameOf({ vmUuid: point.vmUuid, point: name }));
       if (base === undefined) continue; // broken already: verification tells
-      neededBy.set(base, [...(neededBy.get(base) ?? []), point.point]);
+      const by = neededBy.get(base);
+      if (by === undefined) neededBy.set(base, [point.point]);
+      else by.push(point.point);
       if (reached.has(base)) continue;
       reached.add(base);
       open.push(base);

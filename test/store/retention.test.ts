@@ -156,6 +156,12 @@ describe('what others need', () => {
     expect(decideRetention(points, { keepLast: 5, merge: true }, NOW).some(({ merge }) => merge)).toBe(false);
   });
 
+  test('what stands on a point that is missing cannot be merged', () => {
+    const [full, incr] = chain('changed-blocks', 2);
+    const points = [full!, { ...incr!, bases: [full!.point, 'another disk’s, gone'] }];
+    expect(decideRetention(points, { keepLast: 1, merge: true }, NOW).some(({ merge }) => merge)).toBe(false);
+  });
+
   test('an old chain goes as a whole once nothing of it is kept', () => {
     const old = chain('changed-blocks', 4);
     const points = [...old, pointAt(NOW)];
