@@ -1,4 +1,4 @@
-import { type CallOptions, type Clock, type ProgressOptions, systemClock } from '../core/index.ts';
+import { BackupError, type CallOptions, type Clock, type ProgressOptions, systemClock } from '../core/index.ts';
 import { fromVhdTime, vhdStream } from '../vhd/index.ts';
 import { manifestName, vmFolder } from './layout.ts';
 import type { Manifest, ManifestDisk, ManifestFile, PointId } from './manifest.ts';
@@ -6,6 +6,7 @@ import { encodeManifest } from './manifest-codec.ts';
 import { openMergedDisk } from './open-disk.ts';
 import { readManifest } from './points.ts';
 import type { Store } from './store.ts';
+import { verifyPoints } from './verify.ts';
 
 export interface MergeOptions extends CallOptions, ProgressOptions {
   readonly clock?: Clock | undefined;
@@ -17,7 +18,11 @@ export interface MergeOptions extends CallOptions, ProgressOptions {
  * it is being merged, then each layer takes the place of the delta at once, then the manifest says what it has become.
  * Cut short, it is begun anew; the points below stay until somebody removes them.
  *
+ * Before anything is changed every byte is compared with its hash: merged, damage would get a new one, and look whole.
+ *
  * Memory: as for reading a chain. It needs room for a full of each disk.
+ *
+ * @throws BackupError `POINT_BROKEN` where the point, or one that it builds on, is not as it was written.
  */
 export async function mergePoint(
   store: Store,
@@ -27,6 +32,7 @@ export async function mergePoint(
   const manifest = await readManifest(store, id, { signal });
   const deltas = manifest.disks.filter(({ mode }) => mode === 'delta');
   if (deltas.length === 0) return manifest;
+  await assertWhole(store, id, { onProgress, signal });
   if (manifest.merging !== true) await rewrite(store, id, { ...manifest, merging: true });
   const files = new Map<string, ManifestFile>();
   for (const { vdiUuid, name, file, size, vhdUuid, vhdTimestamp } of deltas) {
@@ -51,6 +57,15 @@ export async function mergePoint(
   };
   await rewrite(store, id, merged);
   return merged;
+}
+
+async function assertWhole(store: Store, id: PointId, { onProgress, signal }: MergeOptions): Promise<void> {
+  const asPrune: MergeOptions['onProgress'] = onProgress && ((event) => onProgress({ ...event, run: 'prune' }));
+  const { points } = await verifyPoints(store, id, { level: 'content', onProgress: asPrune, signal });
+  const damage = points.flatMap((point) => point.damage);
+  if (points.every(({ restorable }) => restorable)) return;
+  const what = damage[0]?.message ?? `${manifestName(id)}: a point that it builds on is missing`;
+  throw new BackupError('POINT_BROKEN', what, { facts: { ...id, damage } });
 }
 
 function asFull({ basePoint, ...disk }: ManifestDisk): ManifestDisk {

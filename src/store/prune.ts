@@ -1,7 +1,7 @@
 import { BackupError, type CallOptions, type Clock, type ProgressOptions, systemClock } from '../core/index.ts';
 import { manifestName, VMS_FOLDER, vmFolder } from './layout.ts';
 import type { Manifest, PointId } from './manifest.ts';
-import { mergePoint } from './merge-point.ts';
+import { type MergeOptions, mergePoint } from './merge-point.ts';
 import { basesOf, pointsAmong, readManifest } from './points.ts';
 import { removePoints } from './remove-point.ts';
 import { decideRetention, type RetentionPoint, type RetentionPolicy, type RetentionVerdict } from './retention.ts';
@@ -46,6 +46,8 @@ export interface PruneOptions extends CallOptions, ProgressOptions {
 export interface PruneReport {
   /** Increments that were made fulls. */
   readonly merged: readonly PointId[];
+  /** Increments that could not be, since something below them is broken: they stay, with what they need. */
+  readonly unmerged: readonly (PointId & { readonly reason: string })[];
   readonly removed: readonly PointId[];
   /** Points of the plan that were gone already. */
   readonly gone: readonly PointId[];
@@ -97,6 +99,7 @@ export async function prune(
   }
   const report = {
     merged: [] as PointId[],
+    unmerged: [] as (PointId & { reason: string })[],
     removed: [] as PointId[],
     gone: [] as PointId[],
     kept: [] as (PointId & { reason: string })[],
@@ -105,12 +108,17 @@ export async function prune(
     if (merge !== true) continue;
     signal?.throwIfAborted();
     onProgress?.({ kind: 'stage', run: 'prune', stage: 'merge', vmUuid });
-    await mergePoint(store, { vmUuid, point }, { onProgress, signal, clock });
-    report.merged.push({ vmUuid, point });
+    const id = { vmUuid, point };
+    const { outcome, reason } = await mergeOne(store, id, { onProgress, signal, clock });
+    if (outcome === 'unmerged') report.unmerged.push({ ...id, reason });
+    else report[outcome].push(id);
   }
   const expired = new Map<string, string[]>();
   for (const { vmUuid, point, action } of plan.points) {
-    if (action === 'expire') expired.set(vmUuid, [...(expired.get(vmUuid) ?? []), point]);
+    if (action !== 'expire') continue;
+    const points = expired.get(vmUuid);
+    if (points === undefined) expired.set(vmUuid, [point]);
+    else points.push(point);
   }
   for (const [vmUuid, points] of expired) {
     signal?.throwIfAborted();
@@ -122,6 +130,23 @@ export async function prune(
     }
   }
   return report;
+}
+
+/** What became of a point that was to be merged. Where it stays as it is, so does what it needs: removal looks again. */
+async function mergeOne(
+  store: Store,
+  id: PointId,
+  options: MergeOptions,
+): Promise<{ outcome: 'merged' | 'gone'; reason?: undefined } | { outcome: 'unmerged'; reason: string }> {
+  try {
+    await mergePoint(store, id, options);
+    return { outcome: 'merged' };
+  } catch (error) {
+    if (!(error instanceof BackupError)) throw error;
+    if (error.code === 'NOT_FOUND') return { outcome: 'gone' };
+    if (error.code !== 'POINT_BROKEN') throw error;
+    return { outcome: 'unmerged', reason: error.message };
+  }
 }
 
 async function readAll(

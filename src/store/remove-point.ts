@@ -31,16 +31,12 @@ export async function removePoint(
   // From here on the point is gone for every reader; what a failure leaves are files of no point.
   if (force || !own.includes(manifest)) await store.remove(manifest, { signal });
   else await removeManifest(store, id, new Set(names), { signal });
-  await removeFiles(store, own, manifest, { signal });
+  await removeFiles(store, own, manifest);
 }
 
-async function removeFiles(
-  store: Store,
-  own: readonly string[],
-  manifest: string,
-  options: CallOptions,
-): Promise<void> {
-  for (const name of own) if (name !== manifest) await store.remove(name, options);
+/** Not to be stopped halfway, so without a signal: few calls, and what they leave would be files of no point. */
+async function removeFiles(store: Store, own: readonly string[], manifest: string): Promise<void> {
+  for (const name of own) if (name !== manifest) await store.remove(name);
 }
 
 /** What became of a point that was to be removed. */
@@ -66,15 +62,16 @@ export async function removePoints(
   const before = new Set(names);
   const removals: Removal[] = [];
   // What needs others is mostly newer: taken first, one pass is enough.
-  let open = new Set([...points].sort().reverse());
+  const open = new Set([...points].sort().reverse());
   for (let last = -1; open.size !== last; ) {
     last = open.size;
     for (const point of open) {
       if (neededBy(needs, point).length > 0) continue; // perhaps later
+      signal?.throwIfAborted();
       const removal = await removeOne(store, { vmUuid, point }, names, before, { signal });
       removals.push(removal);
       if (removal.outcome !== 'kept') needs.delete(point);
-      open = new Set([...open].filter((other) => other !== point));
+      open.delete(point);
     }
   }
   for (const point of open) {
@@ -96,7 +93,7 @@ async function removeOne(
   if (own.length === 0) return { point, outcome: 'gone' };
   try {
     if (own.includes(manifest)) await removeManifest(store, id, before, options);
-    await removeFiles(store, own, manifest, options);
+    await removeFiles(store, own, manifest);
     return { point, outcome: 'removed' };
   } catch (error) {
     if (!(error instanceof BackupError)) throw error;

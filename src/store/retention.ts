@@ -31,7 +31,8 @@ export interface RetentionPolicy {
   readonly expireNewest?: boolean | undefined;
   /**
    * Where points of changed blocks stay only because one that is kept needs them, that one is made a full in its place, and
-   * they expire: for chains that never get a new full from the host. It costs a write of the whole disks.
+   * they expire: for chains that never get a new full from the host. It costs two reads of the chain
+   * and a write of the whole disks.
    * @defaultValue `false`
    */
   readonly merge?: boolean | undefined;

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { sourceChunks } from '../../src/bytes/index.ts';
 import { type Disk, type Extent, hashDisk, joinExtents, memoryDisk, overlay, rangeOf } from '../../src/disk/index.ts';
 import {
   directoryStore,
@@ -244,10 +245,13 @@ describe('merging', () => {
   test.each(['before', 'after'] as const)(
     'whatever operation fails %s its work: every point is right, and the next prune ends it',
     async (moment) => {
+      const made = await longChain();
+      const { points } = made;
+      const before = await contents(made.repository, points);
+      const plan = await made.repository.planPrune(policy);
       for (let n = 1; ; n++) {
-        const { repository, points, store } = await longChain();
-        const before = await contents(repository, points);
-        const plan = await repository.planPrune(policy);
+        const store = await copyOf(made.store);
+        const repository = await openRepository(store);
         const faulty = faultyStore(store, n, moment);
         const pruning = openRepository(faulty).then((cut) => cut.prune(plan));
         const failed: unknown = await pruning.catch((error: unknown) => error);
@@ -271,6 +275,33 @@ describe('merging', () => {
     120_000,
   );
 
+  test('damage is not merged into a full that would look whole: the point stays, and what it needs', async () => {
+    const { repository, points, store } = await longChain();
+    const plan = await repository.planPrune(policy);
+    const name = `vms/${VM}/${points[1]!.files[0]!.name}`;
+    await using source = await store.open(name);
+    const bytes = new Uint8Array(source.size);
+    await source.readInto(bytes, 0);
+    const at = bytes.length - 512 - 1; // its last byte of data
+    bytes[at] = bytes[at]! ^ 1;
+    await store.write(name, bytes, { replace: true });
+    const report = await repository.prune(plan);
+    const unmerged = { point: points[3]!.point, reason: expect.stringContaining('SHA-256') as string };
+    expect(report).toMatchObject({ merged: [], unmerged: [unmerged], removed: [], kept: { length: 3 } });
+    expect(await repository.get(idOf(points[3]!))).toEqual(points[3]);
+    expect((await repository.verify(idOf(points[3]!), { level: 'content' })).ok).toBe(false);
+  });
+
+  test('a point that is gone since the plan cannot be merged, and the rest goes on', async () => {
+    const { repository, points } = await longChain();
+    const plan = await repository.planPrune(policy);
+    await repository.remove(idOf(points[4]!));
+    await repository.remove(idOf(points[3]!));
+    const report = await repository.prune(plan);
+    expect(names(report.gone)).toEqual([points[3]!.point]);
+    expect(report.removed).toHaveLength(3);
+  });
+
   test('in a folder: who reads the old file goes on to', async () => {
     const { repository, points } = await longChain(await directoryStore(await tempDir()));
     const before = await contents(repository, points.slice(3));
@@ -291,6 +322,21 @@ describe('merging', () => {
   });
 });
 
+test('an abort between two removals leaves no file of a point that is gone', async () => {
+  const { store } = await twoChains();
+  const enough = new AbortController();
+  const signals = async (name: string, options?: { signal?: AbortSignal | undefined }) => {
+    options?.signal?.throwIfAborted();
+    await store.remove(name);
+    enough.abort(new Error('enough'));
+  };
+  const repository = await openRepository({ ...bound(store), remove: signals });
+  const plan = await repository.planPrune({ keepLast: 1 });
+  await expect(repository.prune(plan, { signal: enough.signal })).rejects.toThrow('enough');
+  expect(await repository.list()).toHaveLength(4);
+  expect(await repository.verify('all', { level: 'content' })).toMatchObject({ ok: true, orphans: [] });
+});
+
 test('an abort stops between VMs', async () => {
   const { repository, points } = await twoChains();
   const plan = await repository.planPrune({ keepLast: 1 });
@@ -299,6 +345,15 @@ test('an abort stops between VMs', async () => {
   expect(await repository.list()).toHaveLength(points.length);
   expect(idOf(points[0]!)).toMatchObject({ vmUuid: VM });
 });
+
+async function copyOf(store: Store): Promise<Store> {
+  const copy = memoryStore();
+  for (const name of (await store.list('')).names) {
+    await using source = await store.open(name);
+    await copy.write(name, { length: source.size, chunks: sourceChunks(source) });
+  }
+  return copy;
+}
 
 /** The store's own functions, to be replaced one by one. */
 function bound(store: Store): Store {
