@@ -1,6 +1,6 @@
 import { HostError } from '../core/index.ts';
 import type { Host, VmRecord } from '../host/index.ts';
-import type { Intent } from './ownership.ts';
+import { type Intent, parseIntent } from './ownership.ts';
 
 /** What would move disks away under a backup. */
 const OPERATIONS = ['migrate_send', 'pool_migrate'] as const;
@@ -56,13 +56,6 @@ export function ownersBlocks(vm: Blocked): Record<string, string> {
 }
 
 /** Which run of ours forbade it on this very VM, if one did. */
-function parseReason({ uuid }: Blocked, reason: string | undefined): Intent | undefined {
-  if (reason?.startsWith(REASON) !== true) return undefined;
-  try {
-    const by = JSON.parse(reason.slice(REASON.length)) as Intent;
-    return by.uuid === uuid && typeof by.runId === 'string' && typeof by.at === 'string' ? by : undefined;
-  } catch (error) {
-    if (error instanceof SyntaxError) return undefined;
-    throw error;
-  }
+function parseReason(vm: Blocked, reason: string | undefined): Intent | undefined {
+  return reason?.startsWith(REASON) === true ? parseIntent(vm, reason.slice(REASON.length)) : undefined;
 }

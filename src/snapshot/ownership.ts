@@ -75,7 +75,7 @@ type Marked = { readonly uuid: string; readonly other_config: Readonly<Record<st
 
 /** The object's owner mark, if it is its own. For a VM the caller checks `is_a_snapshot`, too. */
 export function readOwnerMark(record: Marked): OwnerMark | undefined {
-  const mark = readMark<OwnerMark>(record, OWNER_KEY, ['vmUuid', 'runId', 'at', 'state']);
+  const mark = parseMark<OwnerMark>(record, record.other_config[OWNER_KEY], ['vmUuid', 'runId', 'at', 'state']);
   return mark !== undefined && isRunner(mark.runner) ? mark : undefined;
 }
 
@@ -83,13 +83,23 @@ export function readOwnerMark(record: Marked): OwnerMark | undefined {
 export function readIntents(vm: Marked): Intent[] {
   return Object.keys(vm.other_config).flatMap((key) => {
     if (!key.startsWith(INTENT_KEYS)) return [];
-    const intent = readMark<Intent>(vm, key, ['runId', 'at']);
-    return intent !== undefined && isRunner(intent.runner) && key === intentKey(intent.runId) ? [intent] : [];
+    const intent = parseIntent(vm, vm.other_config[key]);
+    return intent !== undefined && key === intentKey(intent.runId) ? [intent] : [];
   });
 }
 
+/** An intent of a run on this very VM, if the text is one. */
+export function parseIntent(vm: Pick<VmRecord, 'uuid'>, text: string | undefined): Intent | undefined {
+  const intent = parseMark<Intent>(vm, text, ['runId', 'at']);
+  return intent !== undefined && isRunner(intent.runner) ? intent : undefined;
+}
+
 export function readRestoredFrom(record: Marked): RestoredFromMark | undefined {
-  return readMark<RestoredFromMark>(record, RESTORED_FROM_KEY, ['vmUuid', 'repositoryId', 'point']);
+  return parseMark<RestoredFromMark>(record, record.other_config[RESTORED_FROM_KEY], [
+    'vmUuid',
+    'repositoryId',
+    'point',
+  ]);
 }
 
 /** Sets one key of an object's `other_config`, replacing what was there. */
@@ -168,15 +178,14 @@ function processExists(pid: number): boolean {
   }
 }
 
-function readMark<T extends { readonly uuid: string }>(
-  record: Marked,
-  key: string,
+function parseMark<T extends { readonly uuid: string }>(
+  { uuid }: Pick<Marked, 'uuid'>,
+  text: string | undefined,
   members: readonly (keyof T & string)[],
 ): T | undefined {
-  const text = record.other_config[key];
   if (text === undefined) return undefined;
   const mark = parseObject(text);
-  if (mark?.['uuid'] !== record.uuid) return undefined;
+  if (mark?.['uuid'] !== uuid) return undefined;
   if (members.some((member) => typeof mark[member] !== 'string')) return undefined;
   return mark as unknown as T;
 }

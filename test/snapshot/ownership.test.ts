@@ -1,6 +1,7 @@
 import { hostname } from 'node:os';
 import { threadId } from 'node:worker_threads';
 import { describe, expect, test } from 'vitest';
+import { ownersBlocks, readMigrationBlocks } from '../../src/snapshot/block-migration.ts';
 import {
   bearsWorkingName,
   intentKey,
@@ -50,6 +51,28 @@ describe('a mark is read', () => {
 
   test('an intent only under the key of its run', () => {
     expect(readIntents(marked(intentKey('another'), mark))).toEqual([]);
+  });
+});
+
+describe('a block of migration', () => {
+  const blocked = (value: object) => ({
+    uuid,
+    blocked_operations: { migrate_send: `xen-backup-sdk is backing this VM up: ${JSON.stringify(value)}` },
+  });
+
+  test('is a run’s where its reason names this VM and a runner', () => {
+    expect(readMigrationBlocks(blocked(mark))).toEqual([mark]);
+    expect(ownersBlocks(blocked(mark))).toEqual({});
+  });
+
+  test.each<[string, object]>([
+    ['another VM', { ...mark, uuid: vmUuid }],
+    ['no runner', { ...mark, runner: undefined }],
+    ['half a runner', { ...mark, runner: { hostname: 'h', pid: 1 } }],
+    ['no run', { ...mark, runId: undefined }],
+  ])('is its owner’s where it names %s', (_, value) => {
+    expect(readMigrationBlocks(blocked(value))).toEqual([]);
+    expect(ownersBlocks(blocked(value))).toEqual(blocked(value).blocked_operations);
   });
 });
 
