@@ -1,5 +1,7 @@
+import { randomUUID } from 'node:crypto';
 import type { RunRecorder } from '../core/index.ts';
 import type { ManifestDisk } from '../store/index.ts';
+import { toVhdTime } from '../vhd/index.ts';
 import type { DiskPlan } from './backup-plan.ts';
 import type { DiskJob, StoredLayer } from './transfer-disk.ts';
 
@@ -13,8 +15,8 @@ interface Transferred {
 
 /** A disk's entry in the manifest; without `done`, that of an excluded disk. */
 export function manifestDisk(plan: DiskPlan, done?: Transferred): ManifestDisk {
-  const { vdiUuid, name, device, size, srUuid, srName, srType, reason } = plan;
-  const common = { vdiUuid, name, device, size, srUuid, srName, srType };
+  const { vdiUuid, reason } = plan;
+  const common = commonOf(plan);
   if (done === undefined) return { ...common, mode: 'excluded', reason, transport: 'none', bytesMoved: 0 };
   const { job, layer, bytesMoved, recorder } = done;
   const ledger = (topic: string) => recorder.decisions.find((line) => line.subject === vdiUuid && line.topic === topic);
@@ -32,4 +34,22 @@ export function manifestDisk(plan: DiskPlan, done?: Transferred): ManifestDisk {
     changedBytes: job.delta?.changed?.changedBytes,
     trackingEnabled: ledger('tracking')?.choice === 'enabled',
   };
+}
+
+/** The entry of a disk inside an archive. Deltas will name the VHD that it becomes outside. */
+export function imageDisk({ plan, snapshot }: DiskJob, bytesMoved: number, takenAt: Date): ManifestDisk {
+  return {
+    ...commonOf(plan),
+    mode: 'full',
+    reason: plan.reason,
+    transport: 'xva',
+    vhdUuid: randomUUID(),
+    vhdTimestamp: toVhdTime(takenAt),
+    snapshotVdiUuid: snapshot.snapshotVdiUuid,
+    bytesMoved,
+  };
+}
+
+function commonOf({ vdiUuid, name, device, size, srUuid, srName, srType }: DiskPlan) {
+  return { vdiUuid, name, device, size, srUuid, srName, srType };
 }

@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto';
 import {
   BackupError,
   type CallOptions,
@@ -10,10 +9,10 @@ import {
 import type { Host } from '../host/index.ts';
 import { type Snapshot, workingName } from '../snapshot/index.ts';
 import type { ManifestDisk, ManifestImage, PointWriter } from '../store/index.ts';
-import { toVhdTime } from '../vhd/index.ts';
-import { checkingXva, XVA_MAGIC_LENGTH, type XvaDiskReport, type XvaReport, xvaCompressionOf } from '../xva/index.ts';
+import { checkingXva, peekXvaCompression, type XvaDiskReport, type XvaReport } from '../xva/index.ts';
 import type { BackupPlan, DiskPlan } from './backup-plan.ts';
 import type { CollectedMetadata } from './collect-metadata.ts';
+import { imageDisk } from './manifest-disk.ts';
 import { countChunks, type DiskJob } from './transfer-disk.ts';
 
 export interface StoredImage {
@@ -46,13 +45,13 @@ export async function transferImage(
   await host.call('VM.set_name_label', snapshot.ref, label);
   const { compression = 'none' } = plan;
   await using transfer = await host.exportVm(snapshot.ref, { compression, signal });
-  const { start, chunks } = await peek(transfer.chunks);
-  const compressed = xvaCompressionOf(start) === 'zstd';
+  const sent = await peekXvaCompression(transfer.chunks);
+  const compressed = sent.compression === 'zstd';
   if (compression === 'zstd' && !compressed) {
     recorder.fallBack('vm', 'zstd', 'none', 'the host does not know zstd and sent the archive plain');
   }
   let movedBytes = 0;
-  const checking = checkingXva(chunks, { signal });
+  const checking = checkingXva(sent.bytes, { signal });
   const counted = countChunks(checking.bytes, (moved) => {
     movedBytes = moved;
     onProgress?.({ kind: 'bytes-moved', run: 'backup', diskId, movedBytes, totalBytes: compressed ? undefined : size });
@@ -75,27 +74,6 @@ export async function transferImage(
   return { image: { compression: report.compression, plainLength: report.plainLength }, disks };
 }
 
-/** The entry of a disk inside the image. Deltas will name the VHD that it becomes outside. */
-function imageDisk({ plan, snapshot }: DiskJob, bytesMoved: number, takenAt: Date): ManifestDisk {
-  const { vdiUuid, name, device, size, srUuid, srName, srType, reason } = plan;
-  return {
-    vdiUuid,
-    name,
-    device,
-    size,
-    srUuid,
-    srName,
-    srType,
-    mode: 'full',
-    reason,
-    transport: 'xva',
-    vhdUuid: randomUUID(),
-    vhdTimestamp: toVhdTime(takenAt),
-    snapshotVdiUuid: snapshot.snapshotVdiUuid,
-    bytesMoved,
-  };
-}
-
 function assertWhole({ vm }: BackupPlan, { ok, findings, firstBad }: XvaReport): void {
   if (ok) return;
   const what = findings[0]?.message ?? 'it is broken';
@@ -115,25 +93,4 @@ function notInside({ name, vdiUuid, size }: DiskPlan, found: XvaDiskReport | und
   const got = found === undefined ? 'none' : `one of ${found.size} bytes`;
   const message = `${name} (${vdiUuid}): expected a disk of ${size} bytes in the archive, got ${got}`;
   return new BackupError('TRANSFER_FAILED', message, { facts: { vdiUuid } });
-}
-
-/** What tells the compression, and all of a stream. */
-async function peek(
-  from: AsyncIterable<Uint8Array>,
-): Promise<{ readonly start: Uint8Array; readonly chunks: AsyncIterable<Uint8Array> }> {
-  const iterator = from[Symbol.asyncIterator]();
-  const taken: Uint8Array[] = [];
-  const start = new Uint8Array(XVA_MAGIC_LENGTH);
-  for (let length = 0; length < start.byteLength; ) {
-    const next = await iterator.next();
-    if (next.done === true) break;
-    taken.push(next.value);
-    start.set(next.value.subarray(0, start.byteLength - length), length);
-    length += next.value.byteLength;
-  }
-  async function* all(): AsyncGenerator<Uint8Array, void> {
-    yield* taken;
-    for (let next = await iterator.next(); next.done !== true; next = await iterator.next()) yield next.value;
-  }
-  return { start, chunks: all() };
 }

@@ -22,19 +22,14 @@ export function createDecompressor(compression: Exclude<XvaCompression, 'none'>)
   return compression === 'zstd' ? createZstdDecompress({ chunkSize: CHUNK }) : createGunzip({ chunkSize: CHUNK });
 }
 
-/** The bytes of an archive without its compression, and what that was. */
-export interface PlainBytes {
+/** The bytes of an archive, and how they are, or were, compressed. */
+export interface ArchiveBytes {
   readonly compression: XvaCompression;
   readonly bytes: AsyncGenerator<Uint8Array, void>;
 }
 
-/**
- * Takes the compression off, whichever it is. A decompressor's silent end proves nothing: who reads must look for the
- * archive's own.
- *
- * @throws FormatError (from `bytes`) `XVA_COMPRESSION` for what cannot be decompressed.
- */
-export async function plainBytes(source: AsyncIterable<Uint8Array>, file?: string): Promise<PlainBytes> {
+/** Looks how an archive is compressed; `bytes` are all of it, as they come. */
+export async function peekCompression(source: AsyncIterable<Uint8Array>): Promise<ArchiveBytes> {
   const iterator = source[Symbol.asyncIterator]();
   const first: Uint8Array[] = [];
   for (let length = 0; length < MAGIC_LENGTH; ) {
@@ -44,9 +39,18 @@ export async function plainBytes(source: AsyncIterable<Uint8Array>, file?: strin
     length += next.value.byteLength;
   }
   const start = Uint8Array.from(first.flatMap((piece) => [...piece.subarray(0, MAGIC_LENGTH)]));
-  const compression = compressionOf(start);
-  const whole = joined(first, iterator);
-  return { compression, bytes: compression === 'none' ? whole : unpacked(whole, compression, file) };
+  return { compression: compressionOf(start), bytes: joined(first, iterator) };
+}
+
+/**
+ * Takes the compression off, whichever it is. A decompressor's silent end proves nothing: who reads must look for the
+ * archive's own.
+ *
+ * @throws FormatError (from `bytes`) `XVA_COMPRESSION` for what cannot be decompressed.
+ */
+export async function plainBytes(source: AsyncIterable<Uint8Array>, file?: string): Promise<ArchiveBytes> {
+  const { compression, bytes } = await peekCompression(source);
+  return { compression, bytes: compression === 'none' ? bytes : unpacked(bytes, compression, file) };
 }
 
 async function* joined(

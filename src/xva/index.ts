@@ -1,5 +1,5 @@
 export { XVA_CHUNK_SIZE, type XvaChecksum, type XvaCompression } from './constants.ts';
-export { compressionOf as xvaCompressionOf, MAGIC_LENGTH as XVA_MAGIC_LENGTH } from './decompress.ts';
+export { peekCompression as peekXvaCompression } from './decompress.ts';
 export { editXvaVm, type XvaVmEdits } from './edit-metadata.ts';
 export type { XvaFinding } from './findings.ts';
 export { readMetadataArchive, writeMetadataArchive } from './metadata-archive.ts';
