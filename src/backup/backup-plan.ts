@@ -1,6 +1,6 @@
 import type { Decision } from '../core/index.ts';
 import type { QuiesceMode } from '../snapshot/index.ts';
-import type { Strategy } from '../store/index.ts';
+import type { Manifest, Strategy } from '../store/index.ts';
 
 /** How many bytes a step will move. */
 export interface ByteEstimate {
@@ -17,6 +17,9 @@ export interface DiskBase {
   readonly point: string;
   readonly snapshotVdiUuid: string;
 }
+
+/** The point that deltas may build on, or why there is none. */
+export type PointBase = { readonly manifest: Manifest } | { readonly missing: string };
 
 export interface DiskPlan {
   readonly vdiUuid: string;

@@ -1,7 +1,7 @@
 import { type PoolFacts, storesVhds, type VdiRecord, type VmDisk } from '../host/index.ts';
-import type { Manifest, ManifestDisk } from '../store/index.ts';
+import type { ManifestDisk } from '../store/index.ts';
 import { MAX_VHD_SIZE, VHD_BLOCK_SIZE } from '../vhd/index.ts';
-import type { ByteEstimate, DiskBase, DiskPlan } from './backup-plan.ts';
+import type { ByteEstimate, DiskBase, DiskPlan, PointBase } from './backup-plan.ts';
 
 /** What the decisions rest on: gathered before, so that deciding is a pure function. */
 export interface DiskFacts {
@@ -10,7 +10,7 @@ export interface DiskFacts {
   readonly excluded: ReadonlyMap<string, string>;
   readonly pool: Pick<PoolFacts, 'cbtLicensed' | 'cbtMissing'>;
   /** The point that deltas may build on, or why there is none. */
-  readonly base: { readonly manifest: Manifest } | { readonly missing: string };
+  readonly base: PointBase;
   /** The base's snapshot of each disk, by the disk's uuid; `undefined` where the host has it no more. */
   readonly baseSnapshots: ReadonlyMap<string, VdiRecord | undefined>;
   /** Why the stored layers of a disk cannot be built on, by the disk's uuid. */
@@ -133,7 +133,7 @@ function wantsTracking({ vdi }: VmDisk, { pool, options }: DiskFacts): boolean {
 }
 
 /** A VHD export leaves out what was never written, but is right only where the storage is made of VHDs. */
-function decideTransport(
+export function decideTransport(
   { vdi, sr }: VmDisk,
   asked: 'auto' | 'raw' | 'vhd',
 ): { readonly transport: 'raw' | 'vhd'; readonly reason: string } {

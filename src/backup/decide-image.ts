@@ -1,13 +1,13 @@
 import { storesVhds, type VdiRecord, type VmDisk } from '../host/index.ts';
-import type { Manifest, ManifestDisk } from '../store/index.ts';
-import type { DiskBase, DiskPlan } from './backup-plan.ts';
-import { describeDisk, fullBytes } from './decide-disks.ts';
+import type { ManifestDisk } from '../store/index.ts';
+import type { DiskBase, DiskPlan, PointBase } from './backup-plan.ts';
+import { decideTransport, describeDisk, fullBytes } from './decide-disks.ts';
 
 /** What the decisions rest on. */
 export interface ImageFacts {
   readonly disks: readonly VmDisk[];
   /** The full that deltas may build on, or why there is none. */
-  readonly base: { readonly manifest: Manifest } | { readonly missing: string };
+  readonly base: PointBase;
   /** The full's snapshot of each disk, by the disk's uuid; `undefined` where the host has it no more. */
   readonly baseSnapshots: ReadonlyMap<string, VdiRecord | undefined>;
 }
@@ -56,8 +56,8 @@ function sizeRefusal(layer: ManifestDisk, { vdi }: VmDisk): string | undefined {
 
 /** A host finds differences only between chains of VHDs. Source: xen-api `ocaml/xapi/vhd_tool_wrapper.ml` (`send`). */
 function storageRefusal(disk: VmDisk): string | undefined {
-  const { transport, transportReason } = describeDisk(disk, 'auto');
-  return transport === 'vhd' ? undefined : `the host cannot tell its differences: ${transportReason}`;
+  const { transport, reason } = decideTransport(disk, 'auto');
+  return transport === 'vhd' ? undefined : `the host cannot tell its differences: ${reason}`;
 }
 
 function snapshotRefusal(layer: ManifestDisk, { vdi }: VmDisk, { baseSnapshots }: ImageFacts): string | undefined {

@@ -1,16 +1,17 @@
-import { type CallOptions, type Clock, type Decision, systemClock } from '../core/index.ts';
+import type { CallOptions, Clock, Decision } from '../core/index.ts';
 import type { Host, VmDisk } from '../host/index.ts';
 import { assertCanSnapshot, type QuiesceMode } from '../snapshot/index.ts';
-import type { PointId, Repository, Strategy } from '../store/index.ts';
-import type { BackupPlan, DiskPlan, PlanConflict } from './backup-plan.ts';
+import type { Repository, Strategy } from '../store/index.ts';
+import type { BackupPlan, DiskPlan, PlanConflict, PointBase } from './backup-plan.ts';
 import { type DiskFacts, decideDisks } from './decide-disks.ts';
 import { planImage } from './plan-image.ts';
 import {
+  commonPlan,
   decisionsOf,
   diskConflicts,
   findBaseSnapshots,
   findBrokenLayers,
-  sumBytes,
+  findLatest,
   unexpectedFulls,
   whyBroken,
 } from './plan-parts.ts';
@@ -43,7 +44,8 @@ export interface PlanBackupOptions extends CallOptions {
    */
   readonly exclude?: readonly (string | ((disk: VmDisk) => boolean))[] | undefined;
   /**
-   * Keep a snapshot on the host as the base of the next incremental (this run's; of the image strategy the full's); say `false` where no incremental follows.
+   * Keep a snapshot on the host as the base of the next incremental (this run's; of the image strategy the full's); say
+   * `false` where no incremental follows.
    * @defaultValue `true`
    */
   readonly keepForIncremental?: boolean | undefined;
@@ -108,16 +110,11 @@ export interface PlanBackupOptions extends CallOptions {
 /**
  * Finds out what a backup of one VM would do, disk by disk, and why. Changes nothing on the host or in the repository.
  *
- * @throws TypeError for options that do not go together; BackupError `VM_NOT_SUPPORTED` for templates, snapshots and control domains; `NOT_FOUND` for an unknown VM.
+ * @throws TypeError for options that do not go together; BackupError `VM_NOT_SUPPORTED` for templates, snapshots and
+ * control domains; `NOT_FOUND` for an unknown VM.
  */
 export async function planBackup(host: Host, repository: Repository, options: PlanBackupOptions): Promise<BackupPlan> {
-  const {
-    mode = 'auto',
-    keepForIncremental = true,
-    fullOnly = false,
-    transport = 'auto',
-    clock = systemClock,
-  } = options;
+  const { mode = 'auto', keepForIncremental = true, fullOnly = false, transport = 'auto' } = options;
   if (typeof options.vm !== 'string') throw new TypeError('vm: expected the uuid or name of a VM');
   if (options.strategy === 'image') return planImage(host, repository, options);
   if (options.compression !== undefined) throw new TypeError('compression: only the image strategy has an archive');
@@ -136,24 +133,12 @@ export async function planBackup(host: Host, repository: Repository, options: Pl
     options: { fullOnly, keepForIncremental, transport },
   };
   const plans = decideDisks(facts);
-  const incremental = plans.some((plan) => plan.mode === 'delta');
   return {
-    format: 1,
+    ...commonPlan(vm, repository, base, plans, options),
     strategy: 'changed-blocks',
-    plannedAt: new Date(clock.now()).toISOString(),
-    vm: { uuid: vm.uuid, name: vm.name_label, powerState: vm.power_state },
-    repositoryId: repository.id,
-    type: incremental ? 'incr' : 'full',
-    basePoint: incremental && 'manifest' in base ? base.manifest.point : undefined,
-    disks: plans,
-    expectedBytes: sumBytes(plans),
-    keepForIncremental: keepForIncremental && !fullOnly,
-    onFallback: options.onFallback ?? 'full',
     mergeGap: options.mergeGap ?? 0,
     sampleUnchanged: sampleSize(options.sampleUnchanged),
     purgeSnapshotData: options.purgeSnapshotData ?? false,
-    quiesce: options.quiesce ?? 'never',
-    blockMigration: options.blockMigration ?? true,
     vtpm: options.vtpm ?? 'include',
     network: options.network,
     conflicts: [...diskConflicts(disks, facts.excluded), ...(mode === 'incremental' ? noIncrements(host, plans) : [])],
@@ -178,16 +163,14 @@ async function findBase(
   vmUuid: string,
   mode: 'auto' | 'full' | 'incremental',
   { signal }: CallOptions,
-): Promise<DiskFacts['base']> {
+): Promise<PointBase> {
   if (mode === 'full') return { missing: 'a full was asked for' };
-  const broken: string[] = [];
-  const onBroken = (_: unknown, id: PointId) => broken.push(id.point);
-  const manifest = await repository.latest(vmUuid, 'changed-blocks', { onBroken, signal });
-  if (broken.length > 0) return { missing: `the newest point ${broken[0]} cannot be read` };
-  if (manifest === undefined) return { missing: 'the repository has no point of this VM' };
-  if (!manifest.snapshot.kept) return { missing: `${manifest.point} kept no snapshot` };
-  const chain = await whyBroken(() => repository.chain({ vmUuid, point: manifest.point }, { signal }));
-  return chain === undefined ? { manifest } : { missing: chain };
+  const latest = await findLatest(repository, vmUuid, 'changed-blocks', 'point', { signal });
+  if ('missing' in latest) return latest;
+  const { point, snapshot } = latest.manifest;
+  if (!snapshot.kept) return { missing: `${point} kept no snapshot` };
+  const why = await whyBroken(() => repository.chain({ vmUuid, point }, { signal }));
+  return why === undefined ? latest : { missing: why };
 }
 
 async function whyNoNbd(host: Host, network: string | undefined): Promise<string | undefined> {

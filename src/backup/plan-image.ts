@@ -1,16 +1,24 @@
-import { type CallOptions, systemClock } from '../core/index.ts';
+import type { CallOptions } from '../core/index.ts';
 import type { Host } from '../host/index.ts';
 import { assertCanSnapshot } from '../snapshot/index.ts';
-import type { PointId, Repository } from '../store/index.ts';
-import type { BackupPlan } from './backup-plan.ts';
-import { decideImage, type ImageFacts } from './decide-image.ts';
+import type { Repository } from '../store/index.ts';
+import type { BackupPlan, PointBase } from './backup-plan.ts';
+import { decideImage } from './decide-image.ts';
 import type { PlanBackupOptions } from './plan-backup.ts';
-import { decisionsOf, diskConflicts, findBaseSnapshots, sumBytes, unexpectedFulls, whyBroken } from './plan-parts.ts';
+import {
+  commonPlan,
+  decisionsOf,
+  diskConflicts,
+  findBaseSnapshots,
+  findLatest,
+  unexpectedFulls,
+  whyBroken,
+} from './plan-parts.ts';
 
 /** Plans a backup by the image strategy. See `planBackup`. */
 export async function planImage(host: Host, repository: Repository, options: PlanBackupOptions): Promise<BackupPlan> {
   assertOptions(options);
-  const { mode = 'auto', fullOnly = false, keepForIncremental = true, clock = systemClock } = options;
+  const { mode = 'auto', fullOnly = false } = options;
   const vm = await host.getVm(options.vm);
   assertCanSnapshot(vm, options);
   const disks = await host.listDisks(vm.ref);
@@ -21,24 +29,12 @@ export async function planImage(host: Host, repository: Repository, options: Pla
     base,
     baseSnapshots: 'manifest' in base ? await findBaseSnapshots(host, base.manifest) : new Map(),
   });
-  const incremental = plans.some((plan) => plan.mode === 'delta');
   return {
-    format: 1,
+    ...commonPlan(vm, repository, base, plans, options),
     strategy: 'image',
-    plannedAt: new Date(clock.now()).toISOString(),
-    vm: { uuid: vm.uuid, name: vm.name_label, powerState: vm.power_state },
-    repositoryId: repository.id,
-    type: incremental ? 'incr' : 'full',
-    basePoint: incremental && 'manifest' in base ? base.manifest.point : undefined,
-    disks: plans,
-    expectedBytes: sumBytes(plans),
-    keepForIncremental: keepForIncremental && !fullOnly,
-    onFallback: options.onFallback ?? 'full',
     mergeGap: 0,
     sampleUnchanged: 0,
     purgeSnapshotData: false,
-    quiesce: options.quiesce ?? 'never',
-    blockMigration: options.blockMigration ?? true,
     vtpm: 'include',
     compression: options.compression ?? 'none',
     conflicts: [...diskConflicts(disks, new Map()), ...(mode === 'incremental' ? unexpectedFulls(plans) : [])],
@@ -61,15 +57,12 @@ function assertOptions(options: PlanBackupOptions): void {
 }
 
 /** The last full with all that is needed to build on it. */
-async function findFull(repository: Repository, vmUuid: string, { signal }: CallOptions): Promise<ImageFacts['base']> {
-  const broken: string[] = [];
-  const onBroken = (_: unknown, id: PointId) => broken.push(id.point);
-  const latest = await repository.latest(vmUuid, 'image', { onBroken, signal });
-  if (broken.length > 0) return { missing: `the newest point ${broken[0]} cannot be read` };
-  if (latest === undefined) return { missing: 'the repository has no image of this VM' };
-  let full = latest;
+async function findFull(repository: Repository, vmUuid: string, { signal }: CallOptions): Promise<PointBase> {
+  const latest = await findLatest(repository, vmUuid, 'image', 'image', { signal });
+  if ('missing' in latest) return latest;
+  let full = latest.manifest;
   const why = await whyBroken(async () => {
-    const [root] = await repository.chain({ vmUuid, point: latest.point }, { signal });
+    const [root] = await repository.chain({ vmUuid, point: full.point }, { signal });
     if (root !== undefined) full = root;
     await (await repository.openFile({ vmUuid, point: full.point }, 'image', { signal })).close();
   });

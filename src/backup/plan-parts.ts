@@ -1,7 +1,49 @@
-import { BackupError, type CallOptions, type Decision } from '../core/index.ts';
-import type { Host, VdiRecord, VmDisk } from '../host/index.ts';
-import type { Manifest, Repository } from '../store/index.ts';
-import type { ByteEstimate, DiskPlan, PlanConflict } from './backup-plan.ts';
+import { BackupError, type CallOptions, type Decision, systemClock } from '../core/index.ts';
+import type { Host, VdiRecord, VmDisk, VmRecord } from '../host/index.ts';
+import type { Manifest, PointId, Repository, Strategy } from '../store/index.ts';
+import type { BackupPlan, ByteEstimate, DiskPlan, PlanConflict, PointBase } from './backup-plan.ts';
+import type { PlanBackupOptions } from './plan-backup.ts';
+
+/** What the plans of all strategies say alike. */
+export function commonPlan(
+  vm: VmRecord,
+  repository: Repository,
+  base: PointBase,
+  disks: readonly DiskPlan[],
+  options: PlanBackupOptions,
+) {
+  const { keepForIncremental = true, fullOnly = false, clock = systemClock } = options;
+  const incremental = disks.some((disk) => disk.mode === 'delta');
+  return {
+    format: 1,
+    plannedAt: new Date(clock.now()).toISOString(),
+    vm: { uuid: vm.uuid, name: vm.name_label, powerState: vm.power_state },
+    repositoryId: repository.id,
+    type: incremental ? 'incr' : 'full',
+    basePoint: incremental && 'manifest' in base ? base.manifest.point : undefined,
+    disks,
+    expectedBytes: sumBytes(disks),
+    keepForIncremental: keepForIncremental && !fullOnly,
+    onFallback: options.onFallback ?? 'full',
+    quiesce: options.quiesce ?? 'never',
+    blockMigration: options.blockMigration ?? true,
+  } satisfies Partial<BackupPlan>;
+}
+
+/** The newest point that a strategy made of the VM; `what` it makes, for the reason where there is none. */
+export async function findLatest(
+  repository: Repository,
+  vmUuid: string,
+  strategy: Strategy,
+  what: string,
+  { signal }: CallOptions,
+): Promise<PointBase> {
+  const broken: string[] = [];
+  const onBroken = (_: unknown, id: PointId) => broken.push(id.point);
+  const manifest = await repository.latest(vmUuid, strategy, { onBroken, signal });
+  if (broken.length > 0) return { missing: `the newest point ${broken[0]} cannot be read` };
+  return manifest === undefined ? { missing: `the repository has no ${what} of this VM` } : { manifest };
+}
 
 /** Disks of a point whose layers do not make a whole any more, each with the reason: nothing can build on them. */
 export async function findBrokenLayers(
@@ -82,7 +124,7 @@ export function decisionsOf(plan: DiskPlan): Decision[] {
   return decisions;
 }
 
-export function sumBytes(plans: readonly DiskPlan[]): ByteEstimate {
+function sumBytes(plans: readonly DiskPlan[]): ByteEstimate {
   const estimates = plans.map((plan) => plan.expectedBytes);
   const upperBound = estimates.reduce((sum, { upperBound }) => sum + upperBound, 0);
   const exact = estimates.every(({ value }) => value !== undefined);
