@@ -57,7 +57,10 @@ export interface StoredLayer {
   readonly transport: 'raw' | 'vhd' | 'nbd';
 }
 
-/** Moves one disk of the snapshot into the point: as a delta, over NBD or as the host's differencing export, or as a full. */
+/**
+ * Moves one disk of the snapshot into the point: as a delta, over NBD or as the host's differencing export, or as a
+ * full.
+ */
 export function transferDisk(
   host: Host,
   writer: PointWriter,

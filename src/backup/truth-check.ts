@@ -1,5 +1,4 @@
 import { randomInt } from 'node:crypto';
-import { isZero } from '../bytes/index.ts';
 import type { ChangedBlocks } from '../cbt/index.ts';
 import { BackupError, type CallOptions } from '../core/index.ts';
 import type { Disk } from '../disk/index.ts';
@@ -37,8 +36,7 @@ export async function compareUnchanged(
     const inside = Math.max(0, Math.min(length, base.size - offset));
     if (inside > 0) await base.readInto(expected.subarray(0, inside), offset, { signal });
     expected.fill(0, inside); // behind the end of a base that has grown since
-    const isSame = inside === 0 ? isZero(actual) : Buffer.compare(actual, expected) === 0;
-    if (isSame) continue;
+    if (Buffer.compare(actual, expected) === 0) continue;
     const message = `the block at ${offset} is said to be unchanged, and differs from the last point`;
     throw new BackupError('CBT_UNTRUSTED', message, { facts: { offset, length } });
   }
@@ -52,7 +50,7 @@ export function chooseUnchanged(changed: ChangedBlocks, count: number, random = 
   const unchanged = unchangedCount(changed);
   const wanted = Math.min(count, unchanged);
   const chosen = new Set<number>();
-  // Where most are wanted, those are drawn that are not; where few are unmarked, they are listed first.
+  // Draws at random mostly hit what is taken or marked where many are wanted or few are unmarked: then all are listed.
   if (wanted * 4 > unchanged || unchanged * 16 < blocks) {
     const all: number[] = [];
     for (let index = 0; index < blocks; index++) if (!changed.has(index)) all.push(index);

@@ -50,7 +50,10 @@ type Adjustable = { readonly [K in keyof HostGates]: K extends 'pace' ? Pace : A
 
 const gatesByAddress = new Map<string, Adjustable>();
 
-/** The gates of a host: the same ones for the same address, in the whole process. A limit that is given replaces the old one. */
+/**
+ * The gates of a host: the same ones for the same address, in the whole process. A limit that is given replaces the old
+ * one.
+ */
 export function hostGates(address: string, limits: HostLimits = {}): HostGates {
   const gates: Adjustable = gatesByAddress.get(address) ?? {
     calls: createGate(20),

@@ -108,9 +108,9 @@ export class RestoredObjects {
     const looked = await removed(async () => {
       for (const vm of await this.#host.listRecords('VM')) {
         if (vm.ref !== this.#vmRef && !this.#isNamedAfterRun(vm)) continue;
-        // The last step of a restore, where its answer was lost: what was put back could forbid the removal.
         // Before it goes: disks of an import that failed half-way bear no name of ours.
         for (const { vdi } of await this.#host.listDisks(vm.ref)) disks.set(vdi.ref, vdi.uuid);
+        // The last step of a restore, where its answer was lost: what was put back could forbid the removal.
         const isBlocked = Object.keys(vm.blocked_operations).length > 0;
         if (isBlocked) await removed(() => this.#host.call('VM.set_blocked_operations', vm.ref, {}));
         await remove('vm', vm.ref, vm.uuid);

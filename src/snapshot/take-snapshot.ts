@@ -61,9 +61,9 @@ export interface Snapshot {
 }
 
 /**
- * Takes a snapshot of a VM, crash-consistent unless `quiesce` says otherwise, and marks it as ours. Before the call the intent is written on the VM and
- * the run's id goes into the snapshot's name, so that a run that is killed in between leaves nothing that cannot be
- * found. Each disk is consistent in itself; the host snapshots them one after another.
+ * Takes a snapshot of a VM, crash-consistent unless `quiesce` says otherwise, and marks it as ours. Before the call the
+ * intent is written on the VM and the run's id goes into the snapshot's name, so that a run that is killed in between
+ * leaves nothing that cannot be found. Each disk is consistent in itself; the host snapshots them one after another.
  *
  * A failure removes what the host has made until then, as far as it lets us; `findLeftovers` finds the rest.
  */

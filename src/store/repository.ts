@@ -102,8 +102,8 @@ export interface Repository {
    */
   planPrune(policy: RetentionPolicy, options?: PlanPruneOptions): Promise<PrunePlan>;
   /**
-   * Merges and removes what the plan says, points that need others before these. A point that has come to be needed since stays,
-   * and the report says so. It can be cut short and repeated.
+   * Merges and removes what the plan says, points that need others before these. A point that has come to be needed
+   * since stays, and the report says so. It can be cut short and repeated.
    *
    * @throws BackupError `PLAN_STALE` for the plan of another repository.
    */

@@ -42,8 +42,9 @@ export interface Listing {
 }
 
 /**
- * Named bytes, written once unless `replace` says otherwise. Names are paths with `/`, of lower-case letters, digits, `-`, `_` and `.`, no part
- * beginning with a dot; anything else is `STORE_NAME_INVALID`. A name appears whole and durable, or not at all.
+ * Named bytes, written once unless `replace` says otherwise. Names are paths with `/`, of lower-case letters, digits,
+ * `-`, `_` and `.`, no part beginning with a dot; anything else is `STORE_NAME_INVALID`. A name appears whole and
+ * durable, or not at all.
  */
 export interface Store extends AsyncDisposable {
   /** For messages, without credentials. */
