@@ -8,7 +8,7 @@ import { restoreVm } from '../../src/restore/index.ts';
 import { parseVmMetadata } from '../../src/store/index.ts';
 import { openVhd } from '../../src/vhd/index.ts';
 import { hookRows, quiesceRows } from './support/consistency.ts';
-import { KIB64, MIB, namesOf, snapshotsOn, startRoad, storedHashes } from './support/road.ts';
+import { addDisk, KIB64, MIB, namesOf, snapshotsOn, startRoad, storedHashes } from './support/road.ts';
 import { group, NEEDS_TRACKING, row } from './support/row.ts';
 
 group('Changed-block strategy (CBT)', () => {
@@ -34,14 +34,7 @@ group('Changed-block strategy (CBT)', () => {
     async ({ profile }) => {
       await using road = await startRoad(profile);
       await road.backup();
-      const { host, simulator, vm } = road;
-      const sr = (await host.listDisks(vm.uuid))[0]!.sr;
-      const template = { SR: sr.ref, virtual_size: 8 * MIB, type: 'user', sharable: false, read_only: false };
-      const vdi = await host.callAsync<string>('VDI.create', [{ ...template, name_label: 'new', other_config: {} }]);
-      const bus = { userdevice: '5', bootable: false, mode: 'RW', type: 'Disk', empty: false, other_config: {} };
-      const qos = { qos_algorithm_type: '', qos_algorithm_params: {} };
-      await host.callAsync('VBD.create', [{ VM: vm.ref, VDI: vdi, ...bus, ...qos }]);
-      await simulator.writeDisk(vdi, undefined, 0, randomBytes(MIB));
+      await addDisk(road);
       const { manifest } = await road.backup();
       expect(manifest.type).toBe('incr');
       expect(manifest.disks.map(({ mode }) => mode)).toEqual(['delta', 'delta', 'full']);

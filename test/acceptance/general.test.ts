@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { expect } from 'vitest';
 import { restoreVm } from '../../src/restore/index.ts';
 import { MIB, snapshotsOn, startRoad, storedHashes } from './support/road.ts';
-import { group, row } from './support/row.ts';
+import { group, row, WITH_TRACKING } from './support/row.ts';
 
 group('General', () => {
   row(
@@ -25,15 +25,6 @@ group('General', () => {
       expect(manifest.disks.map(({ mode }) => mode)).toEqual(['delta', 'excluded']);
       expect(await snapshotsOn(road)).toEqual([]);
     },
-    {
-      on: [
-        'xenserver-7.3',
-        'citrix-hypervisor-8.0',
-        'citrix-hypervisor-8.2',
-        'xenserver-8',
-        'xcp-ng-8.2',
-        'xcp-ng-8.3',
-      ],
-    },
+    { on: WITH_TRACKING },
   );
 });

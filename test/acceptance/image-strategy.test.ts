@@ -8,7 +8,7 @@ import { checkVhd, openVhd } from '../../src/vhd/index.ts';
 import { checkXva, openXva, xvaVm } from '../../src/xva/index.ts';
 import { addSr } from '../restore/support.ts';
 import { hookRows, quiesceRows } from './support/consistency.ts';
-import { MIB, namesOf, type Road, snapshotsOn, startRoad, storedHashes } from './support/road.ts';
+import { addDisk, MIB, namesOf, type Road, snapshotsOn, startRoad, storedHashes } from './support/road.ts';
 import { group, type RowProfile, row } from './support/row.ts';
 
 /** Releases that differ in archives: their checksums, zstd, the records in them. */
@@ -358,16 +358,4 @@ async function expectRestored(
 async function networksOf(from: Road, to: Road): Promise<Record<string, string>> {
   const [target] = await to.host.listNetworks();
   return Object.fromEntries((await from.host.listNetworks()).map(({ uuid }) => [uuid, target!.uuid]));
-}
-
-/** Gives the VM another disk with data. */
-async function addDisk({ host, simulator, vm }: Road): Promise<string> {
-  const sr = (await host.listDisks(vm.uuid))[0]!.sr;
-  const template = { SR: sr.ref, virtual_size: 8 * MIB, type: 'user', sharable: false, read_only: false };
-  const vdi = await host.callAsync<string>('VDI.create', [{ ...template, name_label: 'new', other_config: {} }]);
-  const bus = { userdevice: '5', bootable: false, mode: 'RW', type: 'Disk', empty: false, other_config: {} };
-  const qos = { qos_algorithm_type: '', qos_algorithm_params: {} };
-  await host.callAsync('VBD.create', [{ VM: vm.ref, VDI: vdi, ...bus, ...qos }]);
-  await simulator.writeDisk(vdi, undefined, 0, randomBytes(MIB));
-  return vdi;
 }

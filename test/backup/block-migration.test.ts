@@ -2,8 +2,9 @@ import { expect, test } from 'vitest';
 import { backupVm } from '../../src/backup/index.ts';
 import { cleanUp, findLeftovers } from '../../src/snapshot/index.ts';
 import { parseVmMetadata } from '../../src/store/index.ts';
+import { failing } from '../support/failing.ts';
 import { startPool } from '../support/pool.ts';
-import { failing, smallVm, type Vm } from './support.ts';
+import { smallVm, type Vm } from './support.ts';
 
 const blockedOn = async ({ host }: Awaited<ReturnType<typeof startPool>>, { uuid }: Vm) =>
   (await host.getRecord('VM', uuid)).blocked_operations;

@@ -2,8 +2,9 @@ import { randomBytes } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
 import { type BackupPlan, backupVm, planBackup, runBackup } from '../../src/backup/index.ts';
 import { openRepository, type Repository } from '../../src/store/index.ts';
+import { failing } from '../support/failing.ts';
 import { type Pool, startPool } from '../support/pool.ts';
-import { expectNextRunRight, failing, fullAfter, MIB, NOTHING, smallVm, traces, type Vm } from './support.ts';
+import { expectNextRunRight, fullAfter, MIB, NOTHING, smallVm, traces, type Vm } from './support.ts';
 
 describe('a full that fails leaves nothing, and the next run works', () => {
   const path = '/export_raw_vdi';

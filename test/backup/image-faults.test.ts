@@ -3,8 +3,9 @@ import { expect, test } from 'vitest';
 import { backupVm, type PlanBackupOptions, planBackup, runBackup } from '../../src/backup/index.ts';
 import { hashDisk } from '../../src/disk/index.ts';
 import { openRepository } from '../../src/store/index.ts';
+import { failing } from '../support/failing.ts';
 import { type Pool, startPool } from '../support/pool.ts';
-import { expectNextRunRight, failing, fullAfter, MIB, NOTHING, smallVm, traces, type Vm } from './support.ts';
+import { expectNextRunRight, fullAfter, MIB, NOTHING, smallVm, traces, type Vm } from './support.ts';
 
 const image = { strategy: 'image' } as const;
 type Options = Omit<PlanBackupOptions, 'vm'>;

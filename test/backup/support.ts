@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { expect } from 'vitest';
 import { backupVm, type PlanBackupOptions } from '../../src/backup/index.ts';
-import { BackupError, RunError } from '../../src/core/index.ts';
+import { BackupError } from '../../src/core/index.ts';
 import { findLeftovers } from '../../src/snapshot/index.ts';
 import type { Store } from '../../src/store/index.ts';
 import type { Pool } from '../support/pool.ts';
@@ -33,15 +33,6 @@ export async function traces({ host }: Pool, vm: Vm, kept: readonly string[] = [
 }
 
 export const NOTHING = { snapshots: [], disks: 0, marks: [], tasks: [], leftovers: [] };
-
-export async function failing(work: Promise<unknown>): Promise<RunError> {
-  const error: unknown = await work.then(
-    () => new Error('it succeeded'),
-    (reason: unknown) => reason,
-  );
-  expect(error).toBeInstanceOf(RunError);
-  return error as RunError;
-}
 
 /** The next run works and is right. */
 export async function expectNextRunRight(pool: Pool, vm: Vm, options: Omit<PlanBackupOptions, 'vm'> = {}) {

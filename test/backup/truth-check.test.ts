@@ -5,8 +5,9 @@ import { backupVm } from '../../src/backup/index.ts';
 import { chooseUnchanged, compareUnchanged } from '../../src/backup/truth-check.ts';
 import { ChangedBlocks } from '../../src/cbt/index.ts';
 import { hashDisk, memoryDisk } from '../../src/disk/index.ts';
+import { failing } from '../support/failing.ts';
 import { startPool } from '../support/pool.ts';
-import { failing, MIB, smallVm } from './support.ts';
+import { MIB, smallVm } from './support.ts';
 
 const BLOCK = 65_536;
 

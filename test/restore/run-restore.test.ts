@@ -8,8 +8,9 @@ import { memoryDisk } from '../../src/disk/index.ts';
 import { planRestore, type RestorePlan, restoreVm, runRestore, verifyRestored } from '../../src/restore/index.ts';
 import { findLeftovers } from '../../src/snapshot/index.ts';
 import type { Repository } from '../../src/store/index.ts';
+import { failing } from '../support/failing.ts';
 import { startPool } from '../support/pool.ts';
-import { addSr, type BackedUp, everything, failing, lose, MIB, startBackedUp } from './support.ts';
+import { addSr, type BackedUp, everything, lose, MIB, startBackedUp } from './support.ts';
 
 const restore = ({ host, repository, first }: BackedUp, options: Partial<Parameters<typeof restoreVm>[2]> = {}) =>
   restoreVm(host, repository, { point: first.point, ...options });

@@ -1,7 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { expect } from 'vitest';
 import { type BackupResult, backupVm, type PlanBackupOptions } from '../../src/backup/index.ts';
-import { RunError } from '../../src/core/index.ts';
 import type { NewVm } from '../../src/simulator/index.ts';
 import { type Pool, type PoolOptions, startPool } from '../support/pool.ts';
 
@@ -56,15 +54,6 @@ export async function everything({ host }: Pool) {
     vifs: (await host.listRecords('VIF')).length,
     tasks: (await host.listRecords('task')).map((task) => task.name_label),
   };
-}
-
-export async function failing(work: Promise<unknown>): Promise<RunError> {
-  const error: unknown = await work.then(
-    () => new Error('it succeeded'),
-    (reason: unknown) => reason,
-  );
-  expect(error).toBeInstanceOf(RunError);
-  return error as RunError;
 }
 
 /** Another SR in the pool, by its reference. */

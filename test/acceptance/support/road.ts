@@ -82,3 +82,15 @@ export function namesOf(entries: readonly LogEntry[]): string[] {
 export async function snapshotsOn({ host }: Pool): Promise<string[]> {
   return (await host.listRecords('VM')).filter((vm) => vm.is_a_snapshot).map((vm) => vm.uuid);
 }
+
+/** Gives the VM another disk with data. */
+export async function addDisk({ host, simulator, vm }: Road): Promise<string> {
+  const sr = (await host.listDisks(vm.uuid))[0]!.sr;
+  const template = { SR: sr.ref, virtual_size: 8 * MIB, type: 'user', sharable: false, read_only: false };
+  const vdi = await host.callAsync<string>('VDI.create', [{ ...template, name_label: 'new', other_config: {} }]);
+  const bus = { userdevice: '5', bootable: false, mode: 'RW', type: 'Disk', empty: false, other_config: {} };
+  const qos = { qos_algorithm_type: '', qos_algorithm_params: {} };
+  await host.callAsync('VBD.create', [{ VM: vm.ref, VDI: vdi, ...bus, ...qos }]);
+  await simulator.writeDisk(vdi, undefined, 0, randomBytes(MIB));
+  return vdi;
+}

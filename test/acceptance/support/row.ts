@@ -28,6 +28,9 @@ export type NotOn = Partial<Readonly<Record<RowProfile, string>>>;
 /** For what is about increments by changed block tracking, or about NBD. */
 export const NEEDS_TRACKING: NotOn = { 'xenserver-7.2': 'changed block tracking and NBD came with XenServer 7.3' };
 
+/** The releases that have both. */
+export const WITH_TRACKING = ALL.filter((profile) => NEEDS_TRACKING[profile] === undefined);
+
 /** Rows all of which are about that. */
 const TRACKING_ROWS: ReadonlySet<RowId> = new Set([
   'S12',
