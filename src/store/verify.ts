@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
+import { type ByteSource, sourceChunks } from '../bytes/index.ts';
 import { BackupError, type CallOptions } from '../core/index.ts';
-import type { ByteSource } from '../disk/index.ts';
 import { checkVhd } from '../vhd/index.ts';
-import { checkXva } from '../xva/index.ts';
+import { checkingXva } from '../xva/index.ts';
 import { manifestName, pointOfName, VMS_FOLDER, vmFolder } from './layout.ts';
 import type { Manifest, ManifestDisk, ManifestFile, PointId } from './manifest.ts';
 import {
@@ -18,8 +18,6 @@ import { basesOf, pointsAmong, readManifest } from './points.ts';
 import type { Store } from './store.ts';
 import type { Damage, PointReport, VerifyOptions, VerifyReport } from './verify-report.ts';
 
-const PIECE = 1024 * 1024;
-
 /** What was found in one point, before its chain is looked at. */
 interface Found {
   readonly id: PointId;
@@ -27,7 +25,8 @@ interface Found {
   readonly damage: Damage[];
 }
 
-/** Checks points. See `Repository.verify`. Memory: the manifests of the VMs concerned, and 1 MiB for content. */
+/** Checks points. See `Repository.verify`. Memory: the manifests of the VMs
+ * concerned, and for content 4 MiB, for an archive some 10 MiB more. */
 export async function verifyPoints(
   store: Store,
   what: PointId | 'all',
@@ -83,11 +82,15 @@ async function verifyPoint(
       }
       if (source.size !== record.length) throw pointBroken(file, 'length', record.length, source.size);
       if (level === 'content') {
-        const sha256 = await hashSource(source, record, options);
+        // An image is checked while it is hashed: it may be as large as all disks.
+        const chunks = sourceChunks(source, { reuseMemory: true, signal });
+        const checking = record.role === 'image' ? checkingXva(chunks, { signal }) : undefined;
+        const sha256 = await hashChunks(checking?.bytes ?? chunks, record, options);
         bytesRead += record.length;
         if (sha256 !== record.sha256) throw pointBroken(file, 'SHA-256', record.sha256, sha256);
+        const findings = (await checking?.report)?.findings ?? [];
+        for (const { code, message } of findings) damage.push({ file, code, message: `${file}: ${message}` });
       }
-      if (record.role === 'image' && level === 'content') await checkImage(source, file, damage, signal);
       if (disk?.format === 'vhd' && level === 'content') await checkBitmaps(source, file, damage, signal);
       if (disk !== undefined) await checkLayer(store, manifest, disk, known, { signal });
     });
@@ -150,16 +153,6 @@ async function checkBitmaps(
   for (const { code, message, severity } of findings) if (severity === 'error') damage.push({ file, code, message });
 }
 
-async function checkImage(
-  source: ByteSource,
-  file: string,
-  damage: Damage[],
-  signal: AbortSignal | undefined,
-): Promise<void> {
-  const { findings } = await checkXva(source, { signal });
-  for (const { code, message } of findings) damage.push({ file, code, message: `${file}: ${message}` });
-}
-
 /** Runs a check; what the store or a format says against it becomes damage. Aborts and bugs are thrown. */
 async function noteDamage<T>(
   file: string,
@@ -178,19 +171,17 @@ async function noteDamage<T>(
   }
 }
 
-async function hashSource(
-  source: ByteSource,
+async function hashChunks(
+  chunks: AsyncIterable<Uint8Array>,
   { name, length }: ManifestFile,
-  { onProgress, signal }: VerifyOptions,
+  { onProgress }: VerifyOptions,
 ): Promise<string> {
   const hash = createHash('sha256');
-  const buffer = new Uint8Array(Math.min(PIECE, length));
-  for (let at = 0; at < length; ) {
-    const piece = buffer.subarray(0, Math.min(PIECE, length - at));
-    await source.readInto(piece, at, { signal });
-    hash.update(piece);
-    at += piece.byteLength;
-    onProgress?.({ kind: 'bytes-moved', run: 'verify', diskId: name, movedBytes: at, totalBytes: length });
+  let movedBytes = 0;
+  for await (const chunk of chunks) {
+    hash.update(chunk);
+    movedBytes += chunk.byteLength;
+    onProgress?.({ kind: 'bytes-moved', run: 'verify', diskId: name, movedBytes, totalBytes: length });
   }
   return hash.digest('hex');
 }
