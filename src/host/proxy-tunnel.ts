@@ -1,5 +1,6 @@
-import { connect as connectTcp, type Socket } from 'node:net';
-import { connect as connectTls } from 'node:tls';
+import { once } from 'node:events';
+import { connect as connectTcp, isIP, type Socket } from 'node:net';
+import { connect as connectTls, TLSSocket } from 'node:tls';
 import { BackupError } from '../core/index.ts';
 
 /** No answer to a CONNECT is longer, in bytes. */
@@ -11,6 +12,8 @@ const MAX_HEAD = 16 * 1024;
  *
  * @param proxy `http://[user:password@]proxy.example.org:3128`, or `https:` for TLS to the proxy itself, which is checked
  * against the authorities that Node knows.
+ * @throws BackupError `HOST_UNREACHABLE` where the proxy does not connect, `HOST_CERTIFICATE_MISMATCH` for its own
+ * certificate, `HOST_ANSWER_INVALID` for what is no proxy.
  */
 export async function openTunnel(
   proxy: URL,
@@ -22,6 +25,7 @@ export async function openTunnel(
   signal.addEventListener('abort', onAbort, { once: true });
   try {
     signal.throwIfAborted();
+    if (socket instanceof TLSSocket) await once(socket, 'secureConnect'); // before it is shown credentials
     const target = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
     socket.write(`CONNECT ${target} HTTP/1.1\r\nHost: ${target}\r\n${authorization(proxy)}\r\n`);
     const status = await readStatus(socket);
@@ -32,7 +36,7 @@ export async function openTunnel(
     socket.on('error', () => {}); // the first failure is the one that counts
     socket.destroy();
     signal.throwIfAborted();
-    throw error;
+    throw untrusted(proxy, socket) ?? error;
   } finally {
     signal.removeEventListener('abort', onAbort);
   }
@@ -41,13 +45,31 @@ export async function openTunnel(
 /** @throws TypeError for what is no address of an HTTP proxy. */
 export function parseProxy(text: string): URL {
   const url = URL.parse(text);
-  if (url !== null && (url.protocol === 'http:' || url.protocol === 'https:')) return url;
-  throw new TypeError('proxy: expected http://<host>:<port>');
+  if (url === null || (url.protocol !== 'http:' && url.protocol !== 'https:')) {
+    throw new TypeError('proxy: expected http://<host>:<port>');
+  }
+  try {
+    authorization(url);
+  } catch (error) {
+    if (!(error instanceof URIError)) throw error;
+    throw new TypeError('proxy: expected user and password percent-encoded'); // neither of them in it
+  }
+  return url;
+}
+
+function untrusted({ host }: URL, socket: Socket): BackupError | undefined {
+  // Node types it as an Error, and sets its code; null where all is well.
+  const reason: unknown = socket instanceof TLSSocket ? socket.authorizationError : undefined;
+  if (reason === undefined || reason === null) return undefined;
+  const message = `the proxy ${host} shows a certificate that is not believed (${String(reason)})`;
+  return new BackupError('HOST_CERTIFICATE_MISMATCH', message, { facts: { reason: String(reason) } });
 }
 
 function connectProxy({ protocol, hostname, port }: URL): Socket {
   const host = hostname.replace(/^\[|\]$/g, '');
-  if (protocol === 'https:') return connectTls({ host, port: Number(port || 443), servername: host });
+  if (protocol === 'https:') {
+    return connectTls({ host, port: Number(port || 443), ...(isIP(host) === 0 ? { servername: host } : {}) });
+  }
   return connectTcp({ host, port: Number(port || 80) });
 }
 

@@ -1,10 +1,14 @@
 import { once } from 'node:events';
 import { createServer, type IncomingMessage } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 import { type AddressInfo, connect as connectTcp, createServer as createTcpServer } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { describe, expect, test } from 'vitest';
 import { type ConnectHostOptions, connectHost } from '../../src/host/index.ts';
 import { type Simulator, startSimulator } from '../../src/simulator/index.ts';
+import { type KeyPair, makePki } from '../support/certificates.ts';
+import { tempDir } from '../support/temp-dir.ts';
 
 const MIB = 1024 * 1024;
 
@@ -14,11 +18,20 @@ interface Proxy extends AsyncDisposable {
   readonly asked: readonly { readonly target: string; readonly credentials: string | undefined }[];
 }
 
-/** A proxy that knows how to CONNECT; `refuse` is the status of its answer. */
-async function startProxy({ refuse, user }: { refuse?: number; user?: string } = {}): Promise<Proxy> {
+interface ProxyOptions {
+  /** The status of its answer. */
+  readonly refuse?: number;
+  readonly user?: string;
+  /** It speaks TLS. */
+  readonly tls?: KeyPair;
+}
+
+/** A proxy that knows how to CONNECT. */
+async function startProxy({ refuse, user, tls }: ProxyOptions = {}): Promise<Proxy> {
   const asked: { target: string; credentials: string | undefined }[] = [];
   const sockets = new Set<Duplex>();
-  const server = createServer();
+  const server = tls === undefined ? createServer() : createTlsServer(tls);
+  const scheme = tls === undefined ? 'http' : 'https';
   server.on('connect', ({ url = '', headers }: IncomingMessage, client: Duplex) => {
     asked.push({ target: url, credentials: headers['proxy-authorization'] });
     sockets.add(client);
@@ -40,7 +53,7 @@ async function startProxy({ refuse, user }: { refuse?: number; user?: string } =
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;
   return {
-    url: `http://${user === undefined ? '' : `${user}@`}127.0.0.1:${port}`,
+    url: `${scheme}://${user === undefined ? '' : `${user}@`}127.0.0.1:${port}`,
     asked,
     async [Symbol.asyncDispose]() {
       for (const socket of sockets) socket.destroy();
@@ -67,6 +80,26 @@ test('calls and transfers go through it, under TLS from end to end', async () =>
   const target = new URL(simulator.url).host;
   const credentials = `Basic ${Buffer.from('me:p@ss').toString('base64')}`;
   for (const ask of proxy.asked) expect(ask).toEqual({ target, credentials });
+});
+
+test('a proxy that speaks TLS is checked against the authorities that Node knows', async () => {
+  await using simulator = await startSimulator();
+  const { ca, server: tls } = await makePki(await tempDir());
+  await using proxy = await startProxy({ tls, user: 'me:secret' });
+  await expect(connect(simulator, { proxy: proxy.url })).rejects.toMatchObject({
+    code: 'HOST_CERTIFICATE_MISMATCH',
+    message: expect.stringContaining(new URL(proxy.url).host) as string,
+  });
+  expect(proxy.asked).toEqual([]);
+  const known = getCACertificates('default');
+  setDefaultCACertificates([...known, ca]);
+  try {
+    await using host = await connect(simulator, { proxy: proxy.url });
+    expect(host.label).toBe(new URL(simulator.url).host);
+    expect(proxy.asked.length).toBeGreaterThan(0);
+  } finally {
+    setDefaultCACertificates(known);
+  }
 });
 
 describe('a proxy', () => {
@@ -110,6 +143,11 @@ describe('a proxy', () => {
     await once(server, 'close');
     await expect(connect(simulator, { proxy })).rejects.toMatchObject({ code: 'HOST_UNREACHABLE' });
     await expect(connect(simulator, { proxy: 'socks5://127.0.0.1' })).rejects.toThrow(TypeError);
+    const half: unknown = await connect(simulator, { proxy: 'http://me:100%@127.0.0.1' }).catch(
+      (error: unknown) => error,
+    );
+    expect(half).toBeInstanceOf(TypeError);
+    expect(String(half)).not.toContain('100');
   });
 });
 
