@@ -24,6 +24,7 @@ import {
   type Warning,
 } from './manifest.ts';
 import { isNamePart } from './names.ts';
+import { checkSeal, encodeSealed, parseJson } from './sealed-json.ts';
 
 const vdiUuid = matching('the uuid of a disk', isNamePart);
 const point = matching('the name of a point', (value) => parsePoint(value) !== undefined);
@@ -98,11 +99,12 @@ const manifest: Check<Manifest> = object<Manifest>({
 });
 
 export function encodeManifest(value: Manifest): Uint8Array {
-  return Buffer.from(`${JSON.stringify(value, undefined, 2)}\n`);
+  return encodeSealed(value);
 }
 
 /**
- * A manifest from its bytes, every field checked, and that it is the one of `id` and names only this point's files.
+ * A manifest from its bytes: that they are as they were written, every field, and that it is the one of `id` and names only
+ * this point's files.
  * Fields that a newer minor format added are left out.
  *
  * @throws BackupError `POINT_BROKEN` with `facts.file` and `facts.field`; `REPOSITORY_FORMAT_NEWER` for a newer major.
@@ -112,6 +114,7 @@ export function decodeManifest(bytes: Uint8Array, id: PointId): Manifest {
   try {
     const value = parseJson(bytes);
     refuseNewer(value, name);
+    checkSeal(bytes);
     const decoded = manifest(value, '');
     checkIdentity(decoded, id);
     checkFiles(decoded);
@@ -123,14 +126,6 @@ export function decodeManifest(bytes: Uint8Array, id: PointId): Manifest {
     throw new BackupError('POINT_BROKEN', `${name}: ${error.message}`, {
       facts: { ...id, file: name, field, expected, actual },
     });
-  }
-}
-
-function parseJson(bytes: Uint8Array): unknown {
-  try {
-    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
-  } catch (error) {
-    throw new FieldError('', 'JSON', error instanceof Error ? error.message : error);
   }
 }
 

@@ -10,6 +10,7 @@ import { followBases, latestPoint, listPoints, readManifest, readWhole } from '.
 import { planPrune, prune } from './prune.ts';
 import { removePoint } from './remove-point.ts';
 import type { Repository } from './repository.ts';
+import { checkSeal, encodeSealed, parseJson } from './sealed-json.ts';
 import type { Store } from './store.ts';
 import { verifyPoints } from './verify.ts';
 
@@ -103,7 +104,7 @@ async function createRepository(store: Store, options: OpenRepositoryOptions): P
   }
   const made: RepositoryFile = { format: MANIFEST_FORMAT, id: randomUUID() };
   try {
-    await store.write(REPOSITORY_FILE, Buffer.from(`${JSON.stringify(made, undefined, 2)}\n`), options);
+    await store.write(REPOSITORY_FILE, encodeSealed(made), options);
     return made;
   } catch (error) {
     if (!(error instanceof BackupError) || error.code !== 'STORE_EXISTS') throw error;
@@ -115,23 +116,16 @@ async function createRepository(store: Store, options: OpenRepositoryOptions): P
 
 async function readRepositoryFile(store: Store, { signal }: CallOptions): Promise<RepositoryFile | undefined> {
   if ((await store.size(REPOSITORY_FILE, { signal })) === undefined) return undefined;
-  const text = new TextDecoder().decode(await readWhole(store, REPOSITORY_FILE, LONGEST, { signal }));
+  const bytes = await readWhole(store, REPOSITORY_FILE, LONGEST, { signal });
   try {
-    const value = parseJson(text);
+    const value = parseJson(bytes);
     refuseNewer(value, `${store.label}: ${REPOSITORY_FILE}`);
+    checkSeal(bytes);
     return repositoryFile(value, '');
   } catch (error) {
     if (!(error instanceof FieldError)) throw error;
     throw new BackupError('REPOSITORY_INVALID', `${store.label}: ${REPOSITORY_FILE}: ${error.message}`, {
       facts: { store: store.label, file: REPOSITORY_FILE, field: error.field },
     });
-  }
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw new FieldError('', 'JSON', error instanceof Error ? error.message : error);
   }
 }

@@ -1,12 +1,13 @@
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdir, readFile } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { expect, test } from 'vitest';
 import { backupVm } from '../../src/backup/index.ts';
 import { hashDisk, openRawDisk } from '../../src/disk/index.ts';
 import { openXva } from '../../src/xva/index.ts';
+import { sealed } from '../store/support/seal.ts';
 import { hasTool } from '../support/has-tool.ts';
 import { startPool } from '../support/pool.ts';
 import { makeTempDir } from '../support/temp-dir.ts';
@@ -23,6 +24,19 @@ async function commandOf(program: string): Promise<string> {
   expect(found, program).toHaveLength(1);
   return found[0]!;
 }
+
+test('who follows docs/format.md can tell whether a manifest is as it was written', async () => {
+  await using dir = await makeTempDir();
+  const path = dir.file('manifest.json');
+  const text = sealed({ vm: { name: 'a "seal": "b' }, files: [{ sha256: 'c'.repeat(64) }] }).toString();
+  const command = await commandOf('seal=');
+  const check = async (written: string) => {
+    await writeFile(path, written);
+    await run('bash', ['-eu', '-o', 'pipefail', '-c', command], { env: { ...process.env, MANIFEST: path } });
+  };
+  await check(text);
+  await expect(check(text.replace('a ', 'b '))).rejects.toMatchObject({ code: 1 });
+});
 
 async function follow(program: string, cwd: string, env: Record<string, string>): Promise<string> {
   await mkdir(cwd);

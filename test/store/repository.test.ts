@@ -4,6 +4,7 @@ import { memoryStore, openRepository } from '../../src/store/index.ts';
 import { manualClock } from '../support/manual-clock.ts';
 import { patterned } from '../support/patterned.ts';
 import { idOf, MIB, makePoint, OTHER_VM, VDI, VM } from './support/points.ts';
+import { sealed } from './support/seal.ts';
 
 async function freshRepository() {
   const store = memoryStore();
@@ -41,9 +42,24 @@ test.each([
   ['{"format":{"major":"1","minor":0},"id":"1f0c7a52-9d6b-4a83-b1de-3f8f7b1a2c01"}', 'REPOSITORY_INVALID'],
   ['{"format":{"major":2}}', 'REPOSITORY_FORMAT_NEWER'],
 ])('repository.json %j is %s', async (content, code) => {
-  const store = memoryStore();
-  await store.write('repository.json', Buffer.from(content));
-  await expect(openRepository(store)).rejects.toMatchObject({ code });
+  for (const bytes of [Buffer.from(content), sealed(content)]) {
+    const store = memoryStore();
+    await store.write('repository.json', bytes);
+    await expect(openRepository(store)).rejects.toMatchObject({ code });
+  }
+});
+
+test('a repository.json with any byte changed is refused', async () => {
+  const { store } = await freshRepository();
+  await using source = await store.open('repository.json');
+  const bytes = await readBytes(source, 0, source.size);
+  for (let at = 0; at < bytes.byteLength; at++) {
+    const damaged = bytes.slice();
+    damaged[at]! ^= 1 << (at % 8);
+    await store.write('repository.json', damaged, { replace: true });
+    const code = expect.stringMatching(/^REPOSITORY_(?:INVALID|FORMAT_NEWER)$/);
+    await expect(openRepository(store)).rejects.toMatchObject({ code });
+  }
 });
 
 test('a point is named, laid out and read back as documented', async () => {
