@@ -44,6 +44,7 @@ export {
   type RunKind,
   type RunReport,
   redact,
+  type SleepOptions,
   type StageReport,
   type Warning,
 } from './core/index.ts';
@@ -187,6 +188,7 @@ export {
 } from './snapshot/index.ts';
 export {
   type AbandonedOptions,
+  type AcquireLeaseOptions,
   type Consistency,
   type CopyPointOptions,
   type CopyReport,
@@ -194,6 +196,10 @@ export {
   type Damage,
   decideRetention,
   directoryStore,
+  type Lease,
+  type LeaseHolder,
+  type LeaseInfo,
+  type LeasePurpose,
   type Listing,
   type Manifest,
   type ManifestDisk,
@@ -224,6 +230,7 @@ export {
   type VerifyOptions,
   type VerifyReport,
   type VmMetadata,
+  type WaitOptions,
   type WriteOptions,
   type Written,
 } from './store/index.ts';

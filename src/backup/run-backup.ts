@@ -1,4 +1,5 @@
 import {
+  anySignal,
   BackupError,
   type CallOptions,
   type Clock,
@@ -17,7 +18,7 @@ import {
   type SnapshotHooks,
   startRun,
 } from '../snapshot/index.ts';
-import type { Manifest, ManifestDisk, PointId, PointWriter, Repository } from '../store/index.ts';
+import type { Lease, Manifest, ManifestDisk, PointId, PointWriter, Repository, WaitOptions } from '../store/index.ts';
 import type { BackupPlan } from './backup-plan.ts';
 import { type CollectedMetadata, collectMetadata } from './collect-metadata.ts';
 import { tellsDifferences } from './decide-image.ts';
@@ -28,7 +29,7 @@ import { fallBackToFull, prepareDisks } from './prepare-disks.ts';
 import { type DiskDelta, type DiskJob, type StoredLayer, transferDisk, whyNoDelta } from './transfer-disk.ts';
 import { transferImage } from './transfer-image.ts';
 
-export interface RunBackupOptions extends CallOptions, ProgressOptions {
+export interface RunBackupOptions extends WaitOptions, ProgressOptions {
   /** The uuid of the VM that runs this program: it cannot back up itself. */
   readonly selfUuid?: string | undefined;
   /** Functions or local commands to run right before and after the snapshot call. @defaultValue none */
@@ -39,6 +40,11 @@ export interface RunBackupOptions extends CallOptions, ProgressOptions {
    */
   readonly cleanUpMs?: number | undefined;
   readonly clock?: Clock | undefined;
+  /**
+   * A lease of the VM that the caller holds, and gives back itself.
+   * @defaultValue the run takes one, and gives it back at its end
+   */
+  readonly lease?: Lease | undefined;
 }
 
 /** A finished backup. */
@@ -52,23 +58,29 @@ export interface BackupResult {
  * Runs a plan: snapshot, transfer, commit. The point exists only when this resolves, or not at all; on any failure or
  * abort the host is left as it was found, and the error's `receipt` says so.
  *
- * @throws RunError with the report of the run: `ABORTED`, `PLAN_CONFLICT`, `PLAN_STALE`, `FALLBACK_REFUSED`, or the code
+ * @throws RunError with the report of the run: `ABORTED`, `PLAN_CONFLICT`, `PLAN_STALE`, `FALLBACK_REFUSED`, `LEASE_HELD` where the VM
+ * has another writer, `LEASE_LOST`, or the code
  * of what failed.
  */
 export async function runBackup(
   host: Host,
   repository: Repository,
   plan: BackupPlan,
-  options: RunBackupOptions = {},
+  given: RunBackupOptions = {},
 ): Promise<BackupResult> {
-  const { clock = systemClock, onProgress, signal } = options;
+  const { clock = systemClock, onProgress, waitMs, signal: stop } = given;
   const { uuid, name } = plan.vm;
   const recorder = new RunRecorder({ run: 'backup', vm: { uuid, name }, clock, onProgress });
   for (const decision of plan.decisions) recorder.decide(decision);
   const run = startRun(recorder.runId);
   let writer: PointWriter | undefined;
+  let taken: Lease | undefined;
   try {
-    const vm = await checkPlan(host, repository, plan, options);
+    const vm = await checkPlan(host, repository, plan, given);
+    taken = given.lease ?? (await repository.acquireLease(uuid, { purpose: 'backup', waitMs, signal: stop }));
+    const lease = taken;
+    const signal = anySignal(stop, lease.signal);
+    const options = { ...given, signal };
     if (vm.power_state === 'Suspended') {
       const message = 'the VM is suspended: its memory is not in the backup, and a restore brings it back halted';
       recorder.warn('MEMORY_LEFT_OUT', message);
@@ -88,7 +100,7 @@ export async function runBackup(
     const base = await findBase(repository, plan, { signal });
     const jobs = await prepareDisks(host, plan, snapshot, base, recorder, { signal });
     const type = jobs.some((job) => job.delta !== undefined) ? 'incr' : 'full';
-    writer = await repository.begin(uuid, type, { clock, signal });
+    writer = await repository.begin(uuid, type, { clock, lease, signal });
     recorder.point = writer.point;
     const metadata = await writeMetadata(host, writer, vm, plan, recorder, { signal });
     recorder.stage('transfer');
@@ -124,20 +136,28 @@ export async function runBackup(
     await finish(host, repository, vm, plan, snapshot, manifest, recorder, options);
     return { point: { vmUuid: uuid, point: manifest.point }, manifest, report: recorder.report('success') };
   } catch (error) {
-    await undo(host, plan, writer, recorder, options);
-    throw recorder.failure(error, signal);
+    await undo(host, plan, writer, recorder, given);
+    throw recorder.failure(error, stop);
   } finally {
+    if (given.lease === undefined) await taken?.release();
     run.end();
   }
 }
 
-/** Plans and runs a backup of one VM: {@link planBackup}, then {@link runBackup}. */
+/**
+ * Plans and runs a backup of one VM: {@link planBackup}, then {@link runBackup}. With `waitMs` it plans when no other one
+ * writes the VM any more.
+ */
 export async function backupVm(
   host: Host,
   repository: Repository,
   options: PlanBackupOptions & RunBackupOptions,
 ): Promise<BackupResult> {
-  return runBackup(host, repository, await planBackup(host, repository, options), options);
+  const plan = await planBackup(host, repository, options);
+  const { waitMs, signal } = options;
+  if (waitMs === undefined || options.lease !== undefined) return runBackup(host, repository, plan, options);
+  await using lease = await repository.acquireLease(plan.vm.uuid, { purpose: 'backup', waitMs, signal });
+  return await runBackup(host, repository, await planBackup(host, repository, options), { ...options, lease });
 }
 
 /** What the deltas of the plan build on, if that is still what it was planned to be: see `prepareDisks`. */

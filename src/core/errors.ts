@@ -45,7 +45,9 @@ export type ErrorCode =
   | 'STORE_NAME_INVALID'
   | 'STORE_NOT_FOUND'
   | 'POINT_BROKEN'
-  | 'POINT_NEEDED';
+  | 'POINT_NEEDED'
+  | 'LEASE_HELD'
+  | 'LEASE_LOST';
 
 /** What a person or a log needs beside the message: plain, serialisable, free of secrets. */
 export type ErrorFacts = Readonly<Record<string, unknown>>;

@@ -1,5 +1,5 @@
 export { abortable, anySignal, type CallOptions } from './abort.ts';
-export { type Clock, systemClock } from './clock.ts';
+export { type Clock, type SleepOptions, systemClock } from './clock.ts';
 export {
   BackupError,
   type BackupErrorOptions,

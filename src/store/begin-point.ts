@@ -1,26 +1,37 @@
 import { randomBytes } from 'node:crypto';
 import { anySignal, BackupError, type CallOptions, type Clock } from '../core/index.ts';
+import { acquireLease } from './acquire-lease.ts';
 import type { StoreInput } from './intake.ts';
 import { formatPoint, isFileOf, layerName, manifestName, pointFileNames, vmFolder } from './layout.ts';
+import type { Lease } from './lease.ts';
 import { MANIFEST_FORMAT, type Manifest, type ManifestFile, type PointId, type PointType, WRITER } from './manifest.ts';
 import { decodeManifest, encodeManifest } from './manifest-codec.ts';
 import { closeLayers, openChain } from './open-disk.ts';
 import type { FileRole, PointContent, PointWriter } from './point-writer.ts';
 import { basesOf, followBases } from './points.ts';
+import type { BeginOptions } from './repository.ts';
 import type { StagedFile, Store, WriteOptions, Written } from './store.ts';
 
-/** Begins a point under a name that no point of the VM has. */
+/** Begins a point under a name that no point of the VM has. See `Repository.begin`. */
 export async function beginPoint(
   store: Store,
   vmUuid: string,
   type: PointType,
   clock: Clock,
-  options: CallOptions = {},
+  { lease: given, clock: naming = clock, waitMs, signal }: BeginOptions = {},
 ): Promise<PointWriter> {
-  const { names } = await store.list(vmFolder(vmUuid), options);
-  for (;;) {
-    const point = formatPoint(clock.now(), type, randomBytes(3).toString('hex'));
-    if (!names.some((name) => name.includes(point))) return new StoredPointWriter(store, { vmUuid, point }, type);
+  if (given !== undefined && given.vmUuid !== vmUuid) throw new RangeError(`a lease of ${given.vmUuid} for ${vmUuid}`);
+  const lease = given ?? (await acquireLease(store, vmUuid, clock, { waitMs, signal }));
+  try {
+    const { names } = await store.list(vmFolder(vmUuid), { signal });
+    for (;;) {
+      const point = formatPoint(naming.now(), type, randomBytes(3).toString('hex'));
+      if (names.some((name) => name.includes(point))) continue;
+      return new StoredPointWriter(store, { vmUuid, point }, type, { lease, isOwn: given === undefined });
+    }
+  } catch (error) {
+    if (given === undefined) await lease.release();
+    throw error;
   }
 }
 
@@ -28,6 +39,9 @@ class StoredPointWriter implements PointWriter {
   readonly id: PointId;
   readonly type: PointType;
   readonly #store: Store;
+  readonly #lease: Lease;
+  /** Did we take the lease, and so must give it back? */
+  readonly #ownsLease: boolean;
   readonly #stop = new AbortController();
   readonly #files: ManifestFile[] = [];
   /** Full names that may be in the store because of us. */
@@ -38,8 +52,15 @@ class StoredPointWriter implements PointWriter {
   #hasSecrets = false;
   #state: 'open' | 'committing' | 'committed' | 'aborted' = 'open';
 
-  constructor(store: Store, id: PointId, type: PointType) {
+  constructor(
+    store: Store,
+    id: PointId,
+    type: PointType,
+    { lease, isOwn }: { readonly lease: Lease; readonly isOwn: boolean },
+  ) {
     this.#store = store;
+    this.#lease = lease;
+    this.#ownsLease = isOwn;
     this.id = id;
     this.type = type;
   }
@@ -99,6 +120,7 @@ class StoredPointWriter implements PointWriter {
     try {
       const manifest = this.#manifest(content);
       await this.#track(this.#write(manifest, this.#linked(options)));
+      await this.#giveBack();
       return manifest;
     } catch (error) {
       if (this.#state === 'committing') this.#state = 'open';
@@ -113,7 +135,11 @@ class StoredPointWriter implements PointWriter {
     await Promise.allSettled(this.#underWay);
     if (this.#isCommitted()) return; // the manifest was there before the abort was
     this.#state = 'aborted';
-    await this.#removeAll();
+    try {
+      await this.#removeAll();
+    } finally {
+      await this.#giveBack();
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -178,8 +204,11 @@ class StoredPointWriter implements PointWriter {
       await closeLayers(layers);
     }
     const name = manifestName(this.id);
+    await this.#lease.assertHeld(options);
     await this.#attempt(name, () => this.#store.write(name, encodeManifest(manifest), options));
     try {
+      // Who takes the lease looks for points afterwards: of the two at least one sees the other.
+      await this.#lease.assertHeld(options);
       await this.#checkBases(manifest, options);
     } catch (error) {
       await this.#store.remove(name);
@@ -240,7 +269,11 @@ class StoredPointWriter implements PointWriter {
   }
 
   #linked({ signal }: CallOptions): { readonly signal: AbortSignal | undefined } {
-    return { signal: anySignal(signal, this.#stop.signal) };
+    return { signal: anySignal(signal, this.#stop.signal, this.#lease.signal) };
+  }
+
+  async #giveBack(): Promise<void> {
+    if (this.#ownsLease) await this.#lease.release();
   }
 
   async #track<T>(work: Promise<T>): Promise<T> {

@@ -1,14 +1,15 @@
 import { createHash } from 'node:crypto';
 import { type ByteSource, sourceChunks } from '../bytes/index.ts';
-import type { CallOptions, ProgressOptions } from '../core/index.ts';
+import { anySignal, type CallOptions, type ProgressOptions } from '../core/index.ts';
 import { manifestName, vmFolder } from './layout.ts';
+import type { Lease, WaitOptions } from './lease.ts';
 import type { Manifest, ManifestFile, PointId } from './manifest.ts';
 import { encodeManifest } from './manifest-codec.ts';
 import { openRecorded, pointBroken } from './open-disk.ts';
 import type { Repository } from './repository.ts';
 import type { Store } from './store.ts';
 
-export interface CopyPointOptions extends CallOptions, ProgressOptions {}
+export interface CopyPointOptions extends WaitOptions, ProgressOptions {}
 
 export interface CopyReport {
   /** Copied now, root first. */
@@ -25,15 +26,17 @@ export interface CopyReport {
  * it; what the target has already is left as it is. An interrupted copy is continued by the next.
  *
  * @throws BackupError `NOT_FOUND`; `POINT_BROKEN` where a file is not what the manifest says, or a merge is not done;
- * `STORE_FULL`, `STORE_IO`.
+ * `LEASE_HELD` where the VM has another writer in the target; `STORE_FULL`, `STORE_IO`.
  */
 export async function copyPoint(
   from: Repository,
   to: Repository,
   id: PointId,
-  { onProgress, signal }: CopyPointOptions = {},
+  { onProgress, waitMs, signal: stop }: CopyPointOptions = {},
 ): Promise<CopyReport> {
   const report = { copied: [] as PointId[], present: [] as PointId[], bytes: 0 };
+  await using lease = await to.acquireLease(id.vmUuid, { purpose: 'copy', waitMs, signal: stop });
+  const signal = anySignal(stop, lease.signal);
   for (const manifest of await from.chain(id, { signal })) {
     const one = { vmUuid: manifest.vm.uuid, point: manifest.point };
     if ((await to.store.size(manifestName(one), { signal })) !== undefined) {
@@ -44,7 +47,7 @@ export async function copyPoint(
       throw pointBroken(manifestName(one), 'merging', 'a point that is as it will stay: prune first', 'a merge midway');
     }
     onProgress?.({ kind: 'stage', run: 'copy', stage: one.point, vmUuid: one.vmUuid });
-    await copyOne(from.store, to.store, manifest, { onProgress, signal });
+    await copyOne(from.store, to.store, manifest, lease, { onProgress, signal });
     report.copied.push(one);
     report.bytes += manifest.files.reduce((sum, { length }) => sum + length, 0);
   }
@@ -52,13 +55,20 @@ export async function copyPoint(
 }
 
 /** The files first, the manifest last. What was copied before a failure is of use to the next copy. */
-async function copyOne(from: Store, to: Store, manifest: Manifest, options: CopyPointOptions): Promise<void> {
+async function copyOne(
+  from: Store,
+  to: Store,
+  manifest: Manifest,
+  lease: Lease,
+  options: CopyPointOptions,
+): Promise<void> {
   const id = { vmUuid: manifest.vm.uuid, point: manifest.point };
   for (const file of manifest.files) {
     const name = vmFolder(id.vmUuid) + file.name;
     if (await isThere(to, name, file, options)) continue;
     await copyFile(from, to, name, file, manifest.containsSecrets, options);
   }
+  await lease.assertHeld(options);
   await to.write(manifestName(id), encodeManifest(manifest), { signal: options.signal });
 }
 

@@ -70,6 +70,11 @@ export function matching(what: string, matches: (value: string) => boolean): Che
 
 export const text: Check<string> = matching('a string', () => true);
 
+export const utcTime: Check<string> = matching(
+  'a time as 2026-11-22T18:05:12.345Z',
+  (value) => /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z$/.test(value) && !Number.isNaN(Date.parse(value)),
+);
+
 /** A size, a length, a count: a safe integer that is not negative. */
 export const integer: Check<number> = (value, at) => {
   if (!Number.isSafeInteger(value) || (value as number) < 0)

@@ -2,6 +2,14 @@ export { type CopyPointOptions, type CopyReport, copyPoint } from './copy-point.
 export { type DirectoryStoreOptions, directoryStore } from './directory-store.ts';
 export type { StoreInput } from './intake.ts';
 export type { PointFileNames } from './layout.ts';
+export type {
+  AcquireLeaseOptions,
+  Lease,
+  LeaseHolder,
+  LeaseInfo,
+  LeasePurpose,
+  WaitOptions,
+} from './lease.ts';
 export {
   type Consistency,
   type Decision,

@@ -7,6 +7,7 @@ export const REPOSITORY_FILE = 'repository.json';
 export const VMS_FOLDER = 'vms/';
 
 const POINT = /^(\d{4})(\d{2})(\d{2})t(\d{2})(\d{2})(\d{2})(\d{3})z-(full|incr)-[0-9a-f]{6}$/;
+const LEASE = /^vms\/[^/]+\/leases\/([0-9]{8})\.json$/;
 const MANIFEST = /^vms\/([^/]+)\/points\/([^/.]+)\.json$/;
 
 /** What the name of a point tells. */
@@ -58,6 +59,22 @@ export function parseManifestName(name: string): PointId | undefined {
   const [, vmUuid, point] = MANIFEST.exec(name) ?? [];
   if (vmUuid === undefined || point === undefined || parsePoint(point) === undefined) return undefined;
   return { vmUuid, point };
+}
+
+/** The folder of a VM's leases, with `/` at its end. */
+export function leasesFolder(vmUuid: string): string {
+  return `${vmFolder(vmUuid)}leases/`;
+}
+
+/** The full name of a VM's lease of this number. */
+export function leaseName(vmUuid: string, generation: number): string {
+  return `${leasesFolder(vmUuid)}${String(generation).padStart(8, '0')}.json`;
+}
+
+/** The number of the lease of this full name, if it is one. */
+export function leaseGeneration(name: string): number | undefined {
+  const digits = LEASE.exec(name)?.[1];
+  return digits === undefined ? undefined : Number(digits);
 }
 
 /** The layer of a disk, relative to the VM's folder. A chain's layers lie side by side: other tools look only there. */

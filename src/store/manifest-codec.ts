@@ -11,6 +11,7 @@ import {
   oneOf,
   optional,
   text,
+  utcTime,
 } from './fields.ts';
 import { isFileOf, manifestName, parsePoint } from './layout.ts';
 import {
@@ -29,10 +30,6 @@ import { checkSeal, encodeSealed, parseJson } from './sealed-json.ts';
 const vdiUuid = matching('the uuid of a disk', isNamePart);
 const point = matching('the name of a point', (value) => parsePoint(value) !== undefined);
 const sha256 = matching('64 hexadecimal digits', (value) => /^[0-9a-f]{64}$/.test(value));
-const utcTime = matching(
-  'a time as 2026-11-22T18:05:12.345Z',
-  (value) => /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z$/.test(value) && !Number.isNaN(Date.parse(value)),
-);
 const consistency = oneOf('quiesced', 'crash-consistent');
 
 const format = object<Manifest['format']>({ major: literal(MANIFEST_FORMAT.major), minor: integer });

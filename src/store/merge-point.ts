@@ -1,6 +1,14 @@
-import { BackupError, type CallOptions, type Clock, type ProgressOptions, systemClock } from '../core/index.ts';
+import {
+  anySignal,
+  BackupError,
+  type CallOptions,
+  type Clock,
+  type ProgressOptions,
+  systemClock,
+} from '../core/index.ts';
 import { fromVhdTime, vhdStream } from '../vhd/index.ts';
 import { manifestName, vmFolder } from './layout.ts';
+import type { Lease } from './lease.ts';
 import type { Manifest, ManifestDisk, ManifestFile, PointId } from './manifest.ts';
 import { encodeManifest } from './manifest-codec.ts';
 import { openMergedDisk } from './open-disk.ts';
@@ -9,6 +17,8 @@ import type { Store } from './store.ts';
 import { verifyPoints } from './verify.ts';
 
 export interface MergeOptions extends CallOptions, ProgressOptions {
+  /** Of the VM. */
+  readonly lease: Lease;
   readonly clock?: Clock | undefined;
 }
 
@@ -27,13 +37,14 @@ export interface MergeOptions extends CallOptions, ProgressOptions {
 export async function mergePoint(
   store: Store,
   id: PointId,
-  { clock = systemClock, onProgress, signal }: MergeOptions = {},
+  { lease, clock = systemClock, onProgress, signal: stop }: MergeOptions,
 ): Promise<Manifest> {
+  const signal = anySignal(stop, lease.signal);
   const manifest = await readManifest(store, id, { signal });
   const deltas = manifest.disks.filter(({ mode }) => mode === 'delta');
   if (deltas.length === 0) return manifest;
   await assertWhole(store, id, { onProgress, signal });
-  if (manifest.merging !== true) await rewrite(store, id, { ...manifest, merging: true });
+  if (manifest.merging !== true) await rewrite(store, id, { ...manifest, merging: true }, lease);
   const files = new Map<string, ManifestFile>();
   for (const { vdiUuid, name, file, size, vhdUuid, vhdTimestamp } of deltas) {
     const disk = { diskId: vdiUuid, run: 'prune' } as const;
@@ -42,6 +53,7 @@ export async function mergePoint(
     const identity = { uuid: vhdUuid, timestamp: fromVhdTime(vhdTimestamp!) };
     const vhd = await vhdStream(merged, { ...identity, type: 'dynamic', signal });
     const secret = manifest.containsSecrets;
+    await lease.assertHeld({ signal });
     const written = await store.write(vmFolder(id.vmUuid) + file!, vhd, { replace: true, secret, signal });
     files.set(file!, { name: file!, role: 'disk', ...written });
     onProgress?.({ kind: 'disk-finished', ...disk, movedBytes: written.length });
@@ -55,11 +67,15 @@ export async function mergePoint(
     disks: manifest.disks.map((disk) => (disk.mode === 'delta' ? asFull(disk) : disk)),
     files: manifest.files.map((file) => files.get(file.name) ?? file),
   };
-  await rewrite(store, id, merged);
+  await rewrite(store, id, merged, lease);
   return merged;
 }
 
-async function assertWhole(store: Store, id: PointId, { onProgress, signal }: MergeOptions): Promise<void> {
+async function assertWhole(
+  store: Store,
+  id: PointId,
+  { onProgress, signal }: Pick<MergeOptions, 'onProgress' | 'signal'>,
+): Promise<void> {
   const asPrune: MergeOptions['onProgress'] = onProgress && ((event) => onProgress({ ...event, run: 'prune' }));
   const { points } = await verifyPoints(store, id, { level: 'content', onProgress: asPrune, signal });
   const damage = points.flatMap((point) => point.damage);
@@ -73,6 +89,7 @@ function asFull({ basePoint, ...disk }: ManifestDisk): ManifestDisk {
 }
 
 /** Not cut short: an abort in the middle would leave it open which of the two is there. */
-async function rewrite(store: Store, id: PointId, manifest: Manifest): Promise<void> {
+async function rewrite(store: Store, id: PointId, manifest: Manifest, lease: Lease): Promise<void> {
+  await lease.assertHeld();
   await store.write(manifestName(id), encodeManifest(manifest), { replace: true });
 }

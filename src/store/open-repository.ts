@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { BackupError, type CallOptions, type Clock, createLog, systemClock } from '../core/index.ts';
+import { acquireLease, inspectLease } from './acquire-lease.ts';
 import { beginPoint } from './begin-point.ts';
 import { FieldError, integer, matching, object } from './fields.ts';
 import { REPOSITORY_FILE } from './layout.ts';
@@ -65,11 +66,13 @@ export async function openRepository(store: Store, options: OpenRepositoryOption
     openDisk: (point, vdiUuid, callOptions) => openMergedDisk(store, point, vdiUuid, callOptions),
     openFile: (point, role, callOptions) => openPointFile(store, point, role, callOptions),
     readMetadata: (point, callOptions) => readPointMetadata(store, point, callOptions),
-    remove: (point, removeOptions) => removePoint(store, point, removeOptions),
+    acquireLease: (vmUuid, leaseOptions) => acquireLease(store, vmUuid, clock, leaseOptions),
+    inspectLease: (vmUuid, callOptions) => inspectLease(store, vmUuid, clock, callOptions),
+    remove: (point, removeOptions) => removePoint(store, point, clock, removeOptions),
     async begin(vmUuid, type, beginOptions = {}) {
       cleared ??= clearAbandoned(store);
       await cleared;
-      return beginPoint(store, vmUuid, type, beginOptions.clock ?? clock, beginOptions);
+      return beginPoint(store, vmUuid, type, clock, beginOptions);
     },
     planPrune: (policy, planOptions) => planPrune(store, id, policy, { clock, ...planOptions }),
     prune: (plan, pruneOptions) => prune(store, id, plan, { clock, ...pruneOptions }),

@@ -1,5 +1,7 @@
 import { BackupError, type CallOptions, type Clock, type ProgressOptions, systemClock } from '../core/index.ts';
+import { acquireLease } from './acquire-lease.ts';
 import { manifestName, VMS_FOLDER, vmFolder } from './layout.ts';
+import type { AcquireLeaseOptions, Lease, WaitOptions } from './lease.ts';
 import type { Manifest, PointId } from './manifest.ts';
 import { type MergeOptions, mergePoint } from './merge-point.ts';
 import { basesOf, pointsAmong, readManifest } from './points.ts';
@@ -38,7 +40,7 @@ export interface PrunePlan {
   readonly expiredBytes: number;
 }
 
-export interface PruneOptions extends CallOptions, ProgressOptions {
+export interface PruneOptions extends WaitOptions, ProgressOptions {
   /** @defaultValue the machine's clock */
   readonly clock?: Clock | undefined;
 }
@@ -46,12 +48,12 @@ export interface PruneOptions extends CallOptions, ProgressOptions {
 export interface PruneReport {
   /** Increments that were made fulls. */
   readonly merged: readonly PointId[];
-  /** Increments that could not be, since something below them is broken: they stay, with what they need. */
+  /** Increments that could not be, since something below them is broken or the VM has another writer: they stay. */
   readonly unmerged: readonly (PointId & { readonly reason: string })[];
   readonly removed: readonly PointId[];
   /** Points of the plan that were gone already. */
   readonly gone: readonly PointId[];
-  /** Points that came to be needed since the plan was made: they stay. */
+  /** Points that came to be needed since the plan was made, or whose VM has another writer: they stay. */
   readonly kept: readonly (PointId & { readonly reason: string })[];
 }
 
@@ -92,7 +94,7 @@ export async function prune(
   store: Store,
   repositoryId: string,
   plan: PrunePlan,
-  { onProgress, signal, clock }: PruneOptions = {},
+  { onProgress, waitMs, signal, clock = systemClock }: PruneOptions = {},
 ): Promise<PruneReport> {
   if (plan.repositoryId !== repositoryId) {
     throw new BackupError('PLAN_STALE', `the plan is for repository ${plan.repositoryId}, this is ${repositoryId}`);
@@ -104,32 +106,60 @@ export async function prune(
     gone: [] as PointId[],
     kept: [] as (PointId & { reason: string })[],
   };
-  for (const { vmUuid, point, merge } of plan.points) {
-    if (merge !== true) continue;
+  for (const [vmUuid, { merge, expire }] of workOf(plan)) {
     signal?.throwIfAborted();
-    onProgress?.({ kind: 'stage', run: 'prune', stage: 'merge', vmUuid });
-    const id = { vmUuid, point };
-    const { outcome, reason } = await mergeOne(store, id, { onProgress, signal, clock });
-    if (outcome === 'unmerged') report.unmerged.push({ ...id, reason });
-    else report[outcome].push(id);
-  }
-  const expired = new Map<string, string[]>();
-  for (const { vmUuid, point, action } of plan.points) {
-    if (action !== 'expire') continue;
-    const points = expired.get(vmUuid);
-    if (points === undefined) expired.set(vmUuid, [point]);
-    else points.push(point);
-  }
-  for (const [vmUuid, points] of expired) {
-    signal?.throwIfAborted();
+    const lease = await tryLease(store, vmUuid, clock, { purpose: 'prune', waitMs, signal });
+    if (lease instanceof BackupError) {
+      const reason = lease.message;
+      report.unmerged.push(...merge.map((point) => ({ vmUuid, point, reason })));
+      report.kept.push(...expire.map((point) => ({ vmUuid, point, reason })));
+      continue;
+    }
+    await using _ = lease;
+    for (const point of merge) {
+      signal?.throwIfAborted();
+      onProgress?.({ kind: 'stage', run: 'prune', stage: 'merge', vmUuid });
+      const id = { vmUuid, point };
+      const { outcome, reason } = await mergeOne(store, id, { lease, onProgress, signal, clock });
+      if (outcome === 'unmerged') report.unmerged.push({ ...id, reason });
+      else report[outcome].push(id);
+    }
+    if (expire.length === 0) continue;
     onProgress?.({ kind: 'stage', run: 'prune', stage: 'remove', vmUuid });
-    for (const removal of await removePoints(store, vmUuid, points, { signal })) {
+    for (const removal of await removePoints(store, lease, expire, { signal })) {
       const id = { vmUuid, point: removal.point };
       if (removal.outcome === 'kept') report.kept.push({ ...id, reason: removal.reason });
       else report[removal.outcome].push(id);
     }
   }
   return report;
+}
+
+/** What a plan does, by VM. */
+function workOf({ points }: PrunePlan): Map<string, { readonly merge: string[]; readonly expire: string[] }> {
+  const work = new Map<string, { merge: string[]; expire: string[] }>();
+  for (const { vmUuid, point, merge, action } of points) {
+    if (merge !== true && action !== 'expire') continue;
+    const ofVm = work.get(vmUuid) ?? { merge: [], expire: [] };
+    work.set(vmUuid, ofVm);
+    (merge === true ? ofVm.merge : ofVm.expire).push(point);
+  }
+  return work;
+}
+
+/** The lease of a VM, or the error that says who has it. */
+async function tryLease(
+  store: Store,
+  vmUuid: string,
+  clock: Clock,
+  options: AcquireLeaseOptions,
+): Promise<Lease | BackupError> {
+  try {
+    return await acquireLease(store, vmUuid, clock, options);
+  } catch (error) {
+    if (error instanceof BackupError && error.code === 'LEASE_HELD') return error;
+    throw error;
+  }
 }
 
 /** What became of a point that was to be merged. Where it stays as it is, so does what it needs: removal looks again. */

@@ -1,5 +1,7 @@
-import { BackupError, type CallOptions } from '../core/index.ts';
+import { BackupError, type CallOptions, type Clock } from '../core/index.ts';
+import { acquireLease } from './acquire-lease.ts';
 import { manifestName, pointOfName, vmFolder } from './layout.ts';
+import type { Lease } from './lease.ts';
 import type { PointId } from './manifest.ts';
 import { basesOf, LONGEST_MANIFEST, pointsAmong, readManifest, readWhole } from './points.ts';
 import type { RemoveOptions } from './repository.ts';
@@ -12,15 +14,23 @@ import type { Store } from './store.ts';
 export async function removePoint(
   store: Store,
   id: PointId,
-  { force = false, signal }: RemoveOptions = {},
+  clock: Clock,
+  { force = false, waitMs, signal }: RemoveOptions = {},
 ): Promise<void> {
+  if (force) return removeAlone(store, id, { force, signal });
+  await using _ = await acquireLease(store, id.vmUuid, clock, { purpose: 'remove', waitMs, signal });
+  await removeAlone(store, id, { force, signal });
+}
+
+/** As {@link removePoint}, by the VM's only writer. */
+async function removeAlone(store: Store, id: PointId, { force, signal }: RemoveOptions): Promise<void> {
   const manifest = manifestName(id);
   const { names, complete } = await store.list(vmFolder(id.vmUuid), { signal });
   const own = names.filter((name) => pointOfName(name) === id.point);
   if (own.length === 0) {
     throw new BackupError('NOT_FOUND', `there is no point ${id.point} of VM ${id.vmUuid}`, { facts: { ...id } });
   }
-  if (!force) {
+  if (force !== true) {
     if (!complete) {
       throw new BackupError('POINT_NEEDED', `${manifest}: the store cannot tell all its names, so none is removed`, {
         facts: { ...id, neededBy: [] },
@@ -29,7 +39,7 @@ export async function removePoint(
     await refuseWhereNeeded(store, id, pointsAmong(names), { signal });
   }
   // From here on the point is gone for every reader; what a failure leaves are files of no point.
-  if (force || !own.includes(manifest)) await store.remove(manifest, { signal });
+  if (force === true || !own.includes(manifest)) await store.remove(manifest, { signal });
   else await removeManifest(store, id, new Set(names), { signal });
   await removeFiles(store, own, manifest);
 }
@@ -46,15 +56,16 @@ export type Removal = { readonly point: string } & (
 );
 
 /**
- * Removes points of one VM, those that others need after those others. Each manifest is read once. What is needed by a
+ * Removes points of the lease's VM, those that others need after those others. Each manifest is read once. What is needed by a
  * point that stays is kept, and all are where that cannot be known. Cut short, it can be repeated.
  */
 export async function removePoints(
   store: Store,
-  vmUuid: string,
+  lease: Lease,
   points: readonly string[],
   { signal }: CallOptions = {},
 ): Promise<Removal[]> {
+  const { vmUuid } = lease;
   const { names, complete } = await store.list(vmFolder(vmUuid), { signal });
   const reason = complete ? undefined : 'the store cannot tell all its names';
   const needs = reason ?? (await readNeeds(store, pointsAmong(names), { signal }));
@@ -68,6 +79,7 @@ export async function removePoints(
     for (const point of open) {
       if (neededBy(needs, point).length > 0) continue; // perhaps later
       signal?.throwIfAborted();
+      await lease.assertHeld({ signal });
       const removal = await removeOne(store, { vmUuid, point }, names, before, { signal });
       removals.push(removal);
       if (removal.outcome !== 'kept') needs.delete(point);

@@ -1,5 +1,6 @@
 import type { CallOptions, Clock } from '../core/index.ts';
 import type { ByteSource, Disk } from '../disk/index.ts';
+import type { AcquireLeaseOptions, Lease, LeaseInfo, WaitOptions } from './lease.ts';
 import type { Manifest, PointId, PointType, Strategy } from './manifest.ts';
 import type { PointWriter } from './point-writer.ts';
 import type { PlanPruneOptions, PruneOptions, PrunePlan, PruneReport } from './prune.ts';
@@ -30,16 +31,25 @@ export interface LatestOptions extends CallOptions {
   readonly onBroken?: ((error: unknown, id: PointId) => void) | undefined;
 }
 
-export interface RemoveOptions extends CallOptions {
+export interface RemoveOptions extends WaitOptions {
   /**
-   * Removes the point even where others need it or where that cannot be known: for a broken repository.
+   * Removes the point even where others need it, where that cannot be known, or while another one writes: for a broken
+   * repository.
    * @defaultValue `false`
    */
   readonly force?: boolean | undefined;
 }
 
-export interface BeginOptions extends CallOptions {
-  /** @defaultValue the repository's clock */
+export interface BeginOptions extends WaitOptions {
+  /**
+   * A lease that the caller holds for more than this point, and gives back itself.
+   * @defaultValue the point takes one, until it is committed or aborted
+   */
+  readonly lease?: Lease | undefined;
+  /**
+   * Gives the point its name.
+   * @defaultValue the repository's clock
+   */
   readonly clock?: Clock | undefined;
 }
 
@@ -90,10 +100,23 @@ export interface Repository {
    * Removes a point: its manifest first, then its files, also those of a point that cannot be read.
    *
    * @throws BackupError `POINT_NEEDED` where another point builds on it, with these in `facts.neededBy`;
-   * `POINT_BROKEN` where another point of the VM cannot be read, so that nobody knows.
+   * `POINT_BROKEN` where another point of the VM cannot be read, so that nobody knows; `LEASE_HELD`.
    */
   remove(id: PointId, options?: RemoveOptions): Promise<void>;
-  /** Begins a new point. It exists when `commit` has resolved; before that, `abort` removes all that was written. */
+  /**
+   * Takes the right to write the points of a VM, which one writer has at a time: `begin`, `remove`, `prune` and `copyPoint`
+   * take it themselves. What ran out, or whose process on this machine is gone, is taken from its holder.
+   *
+   * @throws BackupError `LEASE_HELD` with `facts.holder`.
+   */
+  acquireLease(vmUuid: string, options?: AcquireLeaseOptions): Promise<Lease>;
+  /** Who writes the points of a VM; `undefined` where nobody does. */
+  inspectLease(vmUuid: string, options?: CallOptions): Promise<LeaseInfo | undefined>;
+  /**
+   * Begins a new point. It exists when `commit` has resolved; before that, `abort` removes all that was written.
+   *
+   * @throws BackupError `LEASE_HELD` where the VM has another writer.
+   */
   begin(vmUuid: string, type: PointType, options?: BeginOptions): Promise<PointWriter>;
   /**
    * Decides which points a policy keeps and which expire, each with its reasons. Changes nothing.
@@ -103,7 +126,7 @@ export interface Repository {
   planPrune(policy: RetentionPolicy, options?: PlanPruneOptions): Promise<PrunePlan>;
   /**
    * Merges and removes what the plan says, points that need others before these. A point that has come to be needed
-   * since stays, and the report says so. It can be cut short and repeated.
+   * since stays, as do those of a VM that another one writes, and the report says so. It can be cut short and repeated.
    *
    * @throws BackupError `PLAN_STALE` for the plan of another repository.
    */

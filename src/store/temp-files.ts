@@ -1,8 +1,8 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { hostname } from 'node:os';
 import { join } from 'node:path';
 import type { Clock } from '../core/index.ts';
 import type { FileSystem } from './durable-folder.ts';
+import { processExists, thisMachine } from './living-process.ts';
 import { systemCode } from './store-error.ts';
 
 /** Names in use by this process: it may have the same pid as a process that died, in a container for example. */
@@ -63,16 +63,5 @@ function isAlive(name: string): boolean {
   const [, machine, pid] = NAME.exec(name) ?? [];
   if (machine !== thisMachine()) return false;
   if (Number(pid) === process.pid) return live.has(name);
-  try {
-    process.kill(Number(pid), 0); // signal 0 only asks
-    return true;
-  } catch (error) {
-    if (systemCode(error) === 'ESRCH') return false;
-    if (systemCode(error) === 'EPERM') return true; // alive, another user's
-    throw error;
-  }
-}
-
-function thisMachine(): string {
-  return createHash('sha256').update(hostname()).digest('hex').slice(0, 8);
+  return processExists(Number(pid));
 }

@@ -3,7 +3,7 @@ import { type ByteSource, sourceChunks } from '../bytes/index.ts';
 import { BackupError, type CallOptions } from '../core/index.ts';
 import { checkVhd } from '../vhd/index.ts';
 import { checkingXva } from '../xva/index.ts';
-import { manifestName, pointOfName, VMS_FOLDER, vmFolder } from './layout.ts';
+import { leaseGeneration, manifestName, pointOfName, VMS_FOLDER, vmFolder } from './layout.ts';
 import type { Manifest, ManifestDisk, ManifestFile, PointId } from './manifest.ts';
 import {
   checkImageLink,
@@ -237,5 +237,6 @@ function orphansAmong(names: readonly string[], known: ReadonlyMap<string, Found
     const [root, vmUuid] = name.split('/');
     return unreadable.has(`${root}/${vmUuid}/${pointOfName(name)}`);
   };
-  return names.filter((name) => !owned.has(name) && !ofUnreadable(name));
+  const isLease = (name: string) => leaseGeneration(name) !== undefined;
+  return names.filter((name) => !owned.has(name) && !ofUnreadable(name) && !isLease(name));
 }

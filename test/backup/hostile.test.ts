@@ -188,25 +188,34 @@ describe('several at once', () => {
     await expect(planBackup(pool.host, pool.repository, { vm: 'web' })).rejects.toMatchObject({ code: 'NOT_FOUND' });
   });
 
-  test('of one VM: each point is right, and one base is left in the end', async () => {
+  test('of one VM: one goes on, the others are told who it is, or wait for it', async () => {
     await using pool = await startPool();
     const vm = await smallVm(pool);
     await backupVm(pool.host, pool.repository, { vm: vm.uuid });
     await pool.simulator.writeDisk(vm.uuid, '0', MIB, randomBytes(MIB));
-    const results = await Promise.all(
-      [1, 2, 3].map(() => backupVm(pool.host, pool.repository, { vm: vm.uuid }).catch((error: unknown) => error)),
-    );
-    for (const result of results) {
-      if (result instanceof Error) expect(result).toMatchObject({ code: 'PLAN_STALE' });
+    const threeWith = (waitMs?: number) =>
+      Promise.allSettled([1, 2, 3].map(() => backupVm(pool.host, pool.repository, { vm: vm.uuid, waitMs })));
+    const hasty = await threeWith();
+    const refused = hasty.flatMap((result) => (result.status === 'rejected' ? [result.reason as unknown] : []));
+    expect(refused).toHaveLength(2);
+    for (const error of refused) {
+      const report = { outcome: 'failed', receipt: [] };
+      expect(error).toMatchObject({ code: 'LEASE_HELD', facts: { purpose: 'backup' }, report });
     }
-    expect(results.filter((result) => !(result instanceof Error)).length).toBeGreaterThan(0);
-    for (const point of await pool.repository.list()) {
+    const patient = await threeWith(60_000);
+    expect(patient.map((result) => result.status === 'fulfilled' && result.value.manifest.type)).toEqual([
+      'incr',
+      'incr',
+      'incr',
+    ]);
+    const points = await pool.repository.list();
+    expect(points).toHaveLength(5);
+    for (const point of points) {
       expect((await pool.repository.verify(point, { level: 'content' })).ok).toBe(true);
       await using disk = await pool.repository.openDisk(point, vm.disks[0]!.uuid);
       expect(disk.size).toBe(8 * MIB);
     }
-    const { manifest } = await backupVm(pool.host, pool.repository, { vm: vm.uuid });
-    expect(await snapshotsOf(pool)).toEqual([manifest.snapshot.uuid]);
+    expect(await snapshotsOf(pool)).toHaveLength(1);
     expect(await findLeftovers(pool.host)).toEqual([]);
   });
 });

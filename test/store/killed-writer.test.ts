@@ -1,13 +1,14 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdir, rm } from 'node:fs/promises';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { build } from 'esbuild';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { directoryStore, openRepository } from '../../src/store/index.ts';
+import { directoryStore, openRepository, type PointWriter } from '../../src/store/index.ts';
 import { patterned } from '../support/patterned.ts';
 import { makeTempDir, type TempDir, tempDir } from '../support/temp-dir.ts';
-import { MIB, makePoint } from './support/points.ts';
+import { MIB, makePoint, VM } from './support/points.ts';
 
 let bundleDir: TempDir;
 let bundle: string;
@@ -27,8 +28,8 @@ beforeAll(async () => {
 });
 afterAll(() => rm(bundleDir.path, { recursive: true, force: true }));
 
-/** Runs the writer until it says that it is at `place`, then kills it with SIGKILL. */
-async function killAt(path: string, place: string): Promise<void> {
+/** Runs the writer until it says that it is at `place`, does `meanwhile`, then kills it with SIGKILL. */
+async function killAt(path: string, place: string, meanwhile?: (pid: number) => Promise<void>): Promise<void> {
   const child = spawn(process.execPath, [bundle, path, place], { stdio: ['ignore', 'pipe', 'pipe'] });
   const exited = once(child, 'exit');
   let [out, err] = ['', ''];
@@ -46,6 +47,7 @@ async function killAt(path: string, place: string): Promise<void> {
   });
   early.catch(() => {}); // it ends in any case, when it is killed
   await Promise.race([reached, early]);
+  await meanwhile?.(child.pid!);
   child.kill('SIGKILL');
   await exited;
 }
@@ -66,8 +68,10 @@ test.each(['begun', 'in-layer', 'after-layer', 'in-staged', 'before-publish', 'b
 
     const { ok, points, orphans } = await repository.verify('all');
     expect({ ok, points }).toEqual({ ok: true, points: [] });
+    const lease = await repository.inspectLease(VM);
+    expect(lease).toMatchObject({ state: 'abandoned', purpose: 'write', holder: { hostname: hostname() } });
     const { names } = await store.list('vms/');
-    expect(orphans).toEqual(names);
+    expect(orphans).toEqual(names.filter((name) => !name.includes('/leases/')));
     await makePoint(repository, patterned(MIB));
     expect((await repository.verify('all', { level: 'content' })).ok).toBe(true);
     expect(await repository.list()).toHaveLength(1);
@@ -81,4 +85,21 @@ test('killed after the commit the point is there, whole', async () => {
   const report = await repository.verify('all', { level: 'content' });
   expect(report).toMatchObject({ ok: true, orphans: [] });
   expect(report.points).toHaveLength(1);
+});
+
+test('while another process writes a VM nobody else does, and whoever waits goes on when it is gone', async () => {
+  const path = await tempDir();
+  let waiting: Promise<PointWriter> | undefined;
+  await killAt(path, 'in-layer', async (pid) => {
+    const repository = await openRepository(await directoryStore(path));
+    await expect(repository.begin(VM, 'full')).rejects.toMatchObject({
+      code: 'LEASE_HELD',
+      facts: { holder: { pid } },
+    });
+    waiting = repository.begin(VM, 'full', { waitMs: 60_000 });
+  });
+  await (await waiting!).abort();
+  const repository = await openRepository(await directoryStore(path));
+  await makePoint(repository, patterned(MIB));
+  expect((await repository.verify('all', { level: 'content' })).ok).toBe(true);
 });

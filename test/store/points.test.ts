@@ -167,7 +167,10 @@ describe('a removal and a commit at the same time', () => {
     const racing: Store = {
       ...store,
       remove: async (name, options) => {
-        if (name === manifestOf(two)) newest = await makePoint(repository, patterned(MIB, 9), two);
+        if (name === manifestOf(two)) {
+          await using lease = await repository.acquireLease(VM, { steal: true });
+          newest = await makePoint(repository, patterned(MIB, 9), two, { lease });
+        }
         await store.remove(name, options);
       },
     };
@@ -184,7 +187,7 @@ describe('a removal and a commit at the same time', () => {
       ...store,
       write: async (name, from, options) => {
         const isManifest = /points\/[^.]+\.json$/.test(name);
-        if (isManifest) await repository.remove(idOf(two));
+        if (isManifest) await repository.remove(idOf(two), { force: true });
         return store.write(name, from, options);
       },
     };

@@ -1,5 +1,6 @@
 import { memoryDisk } from '../../../src/disk/index.ts';
 import type {
+  BeginOptions,
   Manifest,
   ManifestDisk,
   PointContent,
@@ -88,8 +89,13 @@ export async function writeDelta(
 }
 
 /** A point with one disk, committed: a full, or a delta on `base`. */
-export async function makePoint(repository: Repository, bytes: Uint8Array, base?: Manifest): Promise<Manifest> {
-  await using writer = await repository.begin(VM, base === undefined ? 'full' : 'incr');
+export async function makePoint(
+  repository: Repository,
+  bytes: Uint8Array,
+  base?: Manifest,
+  options: BeginOptions = {},
+): Promise<Manifest> {
+  await using writer = await repository.begin(VM, base === undefined ? 'full' : 'incr', options);
   await writer.writeFile('metadata', writer.fileNames.metadata, Buffer.from('{"vm":{"name":"web"}}'));
   const disk = base === undefined ? await writeFull(writer, bytes) : await writeDelta(writer, base, bytes);
   return await writer.commit(contentOf(writer, { disks: [disk], base: base?.point }));
