@@ -1,66 +1,94 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
 import { describe, expect, test } from 'vitest';
+import { backupVm } from '../../src/backup/index.ts';
+import { directoryStore, openRepository } from '../../src/store/index.ts';
+import { hasTool } from '../support/has-tool.ts';
 import { type Pool, startPool } from '../support/pool.ts';
-import { bundleProgram, runChild } from '../support/run-child.ts';
 import { makeTempDir } from '../support/temp-dir.ts';
+import { anchorsOf, blocksOf, documents, proseOf, readDocument } from './support/documents.ts';
+import { runBlocks } from './support/run-blocks.ts';
 
 const MIB = 1024 * 1024;
 const root = new URL('../../', import.meta.url);
 
-/** The program blocks of a document, in their order. */
-async function programsOf(name: string): Promise<string[]> {
-  const text = await readFile(new URL(name, root), 'utf8');
-  return [...text.matchAll(/^```(?:js|ts)\n(.*?)^```$/gms)].map(([, code]) => code!);
-}
+/** Documents whose readers have backups already, in `./backups`. */
+const WITH_BACKUPS: readonly string[] = ['docs/instant-access.md', 'docs/restoring.md'];
 
-async function documents(): Promise<string[]> {
-  const docs = (await readdir(new URL('docs/', root), { recursive: true })).filter((name) => name.endsWith('.md'));
-  return ['README.md', ...docs.map((name) => `docs/${name}`)];
-}
+/** Whose shell commands are run elsewhere: by format.test.ts, and by `.ci/run` itself. */
+const COMMANDS_ELSEWHERE: readonly string[] = ['docs/format.md', 'README.md', 'CONTRIBUTING.md'];
 
-async function makeWeb({ simulator }: Pool): Promise<void> {
+/** Programs in shell commands that not every machine has. */
+const TOOLS = ['nbdcopy', 'nbdinfo', 'qemu-img', 'qemu-io', 'qemu-nbd'];
+
+async function makeWeb({ simulator }: Pool): Promise<string> {
   const vm = await simulator.createVm({ name: 'web', disks: [{ size: 8 * MIB }, { size: 8 * MIB }] });
   await simulator.writeDisk(vm.uuid, '0', 512, randomBytes(3 * MIB));
+  return vm.uuid;
 }
 
-test.each(await documents())(
-  'every program in %s runs, one after another in one folder',
-  { timeout: 120_000 },
-  async (name) => {
-    const programs = await programsOf(name);
-    if (name === 'README.md') expect(programs).toHaveLength(3); // or the blocks are no longer found
-    if (programs.length === 0) return;
+/** A full and an increment. */
+async function makeBackups({ host, simulator }: Pool, vm: string, folder: string): Promise<void> {
+  const repository = await openRepository(await directoryStore(folder));
+  await backupVm(host, repository, { vm });
+  await simulator.writeDisk(vm, '0', 2 * MIB, randomBytes(MIB));
+  await backupVm(host, repository, { vm });
+}
+
+describe.each(await documents())('%s', async (name) => {
+  const all = await blocksOf(name);
+  const blocks = COMMANDS_ELSEWHERE.includes(name) ? all.filter(({ kind }) => kind !== 'sh') : all;
+  const needed = TOOLS.filter((tool) => blocks.some(({ kind, code }) => kind === 'sh' && code.includes(tool)));
+
+  const canRun = needed.map((tool) => hasTool(tool)).every(Boolean);
+  const testBlocks = blocks.length === 0 ? undefined : test.runIf(canRun);
+  testBlocks?.('every block runs, one after another in one folder', { timeout: 120_000 }, async () => {
     await using dir = await makeTempDir();
     await using pool = await startPool();
-    await makeWeb(pool);
-    const { url, password, fingerprint256 } = pool.simulator;
+    const vm = await makeWeb(pool);
     const cwd = dir.file('work');
     await mkdir(cwd);
-    for (const [index, code] of programs.entries()) {
-      const source = dir.file(`program-${index}.ts`);
-      const bundle = dir.file(`program-${index}.mjs`);
-      await writeFile(source, code);
-      await bundleProgram(source, bundle);
-      const env = { XEN_URL: url, XEN_PASSWORD: password, XEN_FINGERPRINT: fingerprint256 };
-      const end = await runChild(bundle, [], { cwd, env });
-      expect(end, code).toMatchObject({ code: 0 });
-    }
-  },
-);
-
-describe('docs/errors.md', () => {
-  test('names every code, and no other', async () => {
-    const union = await readFile(new URL('src/core/errors.ts', root), 'utf8');
-    const codes = [...union.matchAll(/^ {2}\| '([A-Z_]+)'/gm)].map(([, code]) => code!).sort();
-    const table = await readFile(new URL('docs/errors.md', root), 'utf8');
-    const named = [...table.matchAll(/^\| `([A-Z_]+[A-Z])` +\|/gm)].map(([, code]) => code!).sort();
-    expect(codes.length).toBeGreaterThan(20);
-    expect(named).toEqual(codes);
-    const families = [...union.matchAll(/'([A-Z]+)'(?= \||\}_)/g)].map(([, family]) => `${family}_`).sort();
-    const prefixes = [...table.matchAll(/^\| `([A-Z]+_)` +\|/gm)].map(([, prefix]) => prefix!).sort();
-    expect(prefixes).toEqual(families);
+    if (WITH_BACKUPS.includes(name)) await makeBackups(pool, vm, dir.file('work/backups'));
+    const { url, password, fingerprint256 } = pool.simulator;
+    const env = { XEN_URL: url, XEN_PASSWORD: password, XEN_FINGERPRINT: fingerprint256 };
+    await runBlocks(blocks, { programs: dir.path, cwd, env });
   });
+
+  test('every relative link leads to a file, and to a heading in it', async () => {
+    const links = [...(await proseOf(name)).matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)/g)];
+    for (const [link, path, anchor] of links) {
+      const target = new URL(path === '' ? name : path!, path === '' ? root : new URL(name, root));
+      const text = await readFile(target, 'utf8'); // rejects for a folder: no page of a package shows one
+      if (anchor !== undefined) expect([...anchorsOf(text)], link).toContain(anchor);
+    }
+  });
+});
+
+test('blocks and links are found', async () => {
+  expect(await blocksOf('README.md')).toHaveLength(4);
+  const guides = (await documents()).filter((name) => /^docs\/[a-z-]+\.md$/.test(name));
+  expect(guides.length).toBeGreaterThan(12);
+  const index = await readDocument('docs/README.md');
+  for (const name of guides) expect(index).toContain(`](${name.replace('docs/', '')})`);
+  expect([...anchorsOf('# A `b`, c_d: e!\n## Pools of several hosts, NAT')]).toEqual([
+    'a-b-c_d-e',
+    'pools-of-several-hosts-nat',
+  ]);
+});
+
+/** They run the tests themselves, and cannot be run by one. */
+test('commands for a clone name scripts that there are', async () => {
+  const { scripts } = JSON.parse(await readFile(new URL('package.json', root), 'utf8')) as { scripts: object };
+  const known = new Set(['npm ci', 'npm pack', 'npm test', 'bash .ci/run']);
+  for (const name of Object.keys(scripts)) known.add(`npm run ${name}`);
+  for (const document of ['README.md', 'CONTRIBUTING.md']) {
+    const lines = (await blocksOf(document))
+      .filter(({ kind }) => kind === 'sh')
+      .flatMap(({ code }) => code.split('\n'));
+    const commands = lines.flatMap((line) => line.replace(/ #.*| -- .*/, '').split(' && ')).filter(Boolean);
+    expect(commands.length).toBeGreaterThan(2);
+    expect(commands.map((command) => command.trim()).filter((command) => !known.has(command))).toEqual([]);
+  }
 });
 
 test('docs/preparing-hosts.md names every finding, and no other', async () => {
@@ -80,17 +108,4 @@ test('docs/testing.md names every fault, and no other', async () => {
   const named = [...table.slice(table.indexOf('## What can go wrong')).matchAll(/^\| `([a-z\d-]+)` +\|/gm)];
   expect(names.length).toBeGreaterThan(10);
   expect(named.map(([, name]) => name!)).toEqual(names);
-});
-
-test('every relative link in a document leads somewhere', async () => {
-  for (const name of await documents()) {
-    const text = await readFile(new URL(name, root), 'utf8');
-    for (const [, link] of text.matchAll(/\]\((?!https?:|#)([^)#]+)/g)) {
-      const target = new URL(link!, new URL(name, root));
-      await expect(
-        readdir(target).catch(() => readFile(target)),
-        `${name}: ${link}`,
-      ).resolves.toBeDefined();
-    }
-  }
 });
