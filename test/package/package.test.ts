@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, posix } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { beforeAll, describe, expect, test } from 'vitest';
@@ -38,12 +38,25 @@ describe('the tarball', () => {
     const paths = installed.files.map(({ path }) => path);
     const entries = specifiers.map((name) => name.split('/')[1] ?? 'index');
     const named = [
-      ...['CHANGELOG.md', 'LICENSE', 'NOTICE', 'README.md', 'package.json'],
+      ...['CHANGELOG.md', 'CONTRIBUTING.md', 'LICENSE', 'NOTICE', 'README.md', 'SECURITY.md', 'package.json'],
       ...entries.flatMap((name) => [`dist/${name}.js`, `dist/${name}.js.map`, `dist/${name}.d.ts`]),
     ];
     const shared = /^dist\/(?:(?:chunk|[a-z-]+)-[\w-]{8}\.js(?:\.map)?|[a-z-]+-[\w-]{8}\.d\.ts)$/;
+    const guide = /^docs\/(?:decisions\/)?[\w-]+\.md$|^docs\/images\/[a-z-]+\.svg$/;
     expect(named.filter((path) => !paths.includes(path))).toEqual([]);
-    expect(paths.filter((path) => !named.includes(path) && !shared.test(path))).toEqual([]);
+    expect(paths.filter((path) => !named.includes(path) && !shared.test(path) && !guide.test(path))).toEqual([]);
+  });
+
+  test('holds what its documents link to', async () => {
+    const paths = installed.files.map(({ path }) => path);
+    const links: string[] = [];
+    for (const name of paths.filter((path) => path.endsWith('.md'))) {
+      const text = await readFile(join(installed.app, 'node_modules', 'xen-backup-sdk', name), 'utf8');
+      for (const [, link] of text.matchAll(/\]\((?!https?:|#)([^)#]+)/g))
+        links.push(posix.join(posix.dirname(name), link!));
+    }
+    expect(links.length).toBeGreaterThan(30);
+    expect(links.filter((link) => !paths.includes(link))).toEqual([]);
   });
 
   test('is no larger than it needs to be', () => {

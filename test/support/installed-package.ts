@@ -12,9 +12,12 @@ const cache = join(top, 'node_modules', '.cache', 'xen-backup-sdk');
 /** What makes the package what it is. */
 const INPUTS = [
   'CHANGELOG.md',
+  'CONTRIBUTING.md',
   'LICENSE',
   'NOTICE',
   'README.md',
+  'SECURITY.md',
+  'docs',
   'package-lock.json',
   'package.json',
   'scripts/bundle-xen-api.ts',
@@ -72,8 +75,8 @@ export async function installedPackage(): Promise<InstalledPackage> {
 async function makePackage(work: string): Promise<Omit<InstalledPackage, 'app'>> {
   const stage = join(work, 'stage');
   await mkdir(stage);
-  for (const name of INPUTS.filter((input) => /^[A-Z]|^package\.json$/.test(input))) {
-    await cp(join(top, name), join(stage, name)).catch(ignoreMissing); // what is missing is seen in the list of files
+  for (const name of INPUTS.filter((input) => /^[A-Z]|^docs$|^package\.json$/.test(input))) {
+    await cp(join(top, name), join(stage, name), { recursive: true }).catch(ignoreMissing); // what is missing is seen in the list of files
   }
   await run(process.execPath, [join(top, 'node_modules/tsup/dist/cli-default.js'), '--out-dir', join(stage, 'dist')], {
     cwd: top,
