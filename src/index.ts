@@ -1,4 +1,10 @@
-// Every public name, listed one by one. `xen-backup-sdk/simulator` and `xen-backup-sdk/console` have paths of their own.
+/**
+ * Every public name of the layers, listed one by one. `xen-backup-sdk/simulator` and `xen-backup-sdk/console` have paths of
+ * their own.
+ *
+ * @module xen-backup-sdk
+ */
+
 export {
   type BackupPlan,
   type BackupResult,

@@ -12,6 +12,7 @@ export interface ChangedExtent {
   readonly length: number;
 }
 
+/** What {@link ChangedBlocks.fromBase64} must know beside the text. */
 export interface ChangedBlocksOptions {
   /** Virtual size of the newer disk, in bytes: it decides how long the bitmap is and where its last block ends. */
   readonly diskSize: number;
@@ -22,6 +23,7 @@ export interface ChangedBlocksOptions {
   readonly name?: string | undefined;
 }
 
+/** Which runs of changed blocks are wanted, and how. */
 export interface ChangedExtentsOptions {
   /**
    * Runs with at most this many unchanged bytes between them are joined: fewer, longer reads.

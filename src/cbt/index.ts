@@ -1,3 +1,9 @@
+/**
+ * Changed blocks: the host's bitmap as extents.
+ *
+ * @module xen-backup-sdk/cbt
+ */
+
 export {
   CBT_BLOCK_SIZE,
   ChangedBlocks,

@@ -8,7 +8,12 @@ export interface ChangedBlocksHost {
     fromVdi: string,
     toVdi: string,
     options?: CallOptions,
-  ): Promise<{ readonly bitmap: string; readonly diskSize: number }>;
+  ): Promise<{
+    /** Base64. */
+    readonly bitmap: string;
+    /** In bytes. */
+    readonly diskSize: number;
+  }>;
 }
 
 /**

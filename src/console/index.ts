@@ -1,3 +1,9 @@
+/**
+ * For people at a terminal: progress, tables.
+ *
+ * @module xen-backup-sdk/console
+ */
+
 export { formatBytes, formatDuration } from './format.ts';
 export {
   type ProgressDisplay,

@@ -5,7 +5,9 @@ import { terminalBlock } from './terminal-block.ts';
 
 /** Where progress is written: `process.stderr`, or anything with as much of it. */
 export interface ProgressStream {
+  /** Takes a text; what it returns is not looked at. */
   write(text: string): unknown;
+  /** Is it a terminal? */
   readonly isTTY?: boolean | undefined;
   /** Width of the terminal. */
   readonly columns?: number | undefined;
@@ -13,6 +15,7 @@ export interface ProgressStream {
   readonly rows?: number | undefined;
 }
 
+/** How {@link showProgress} shows a run. */
 export interface ShowProgressOptions {
   /**
    * Draw bars in place (`true`), or print lines only.
@@ -28,6 +31,7 @@ export interface ShowProgressOptions {
   readonly clock?: Pick<Clock, 'now'> | undefined;
 }
 
+/** What shows a run to a person until it is closed. */
 export interface ProgressDisplay extends Disposable {
   /** Hand it to an operation as its `onProgress`. */
   readonly onProgress: ProgressListener;

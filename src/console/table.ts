@@ -1,5 +1,6 @@
 import { plainText, textWidth } from './plain-text.ts';
 
+/** What of the rows {@link table} shows. */
 export interface TableOptions {
   /**
    * Which members to show, in this order.

@@ -52,6 +52,7 @@ export type ErrorCode =
 /** What a person or a log needs beside the message: plain, serialisable, free of secrets. */
 export type ErrorFacts = Readonly<Record<string, unknown>>;
 
+/** What an error has beside its code and message. */
 export interface BackupErrorOptions extends ErrorOptions {
   /**
    * Would the same call, repeated unchanged, have a fair chance?
@@ -89,7 +90,9 @@ export interface Mismatch {
   readonly what: string;
   /** Where it starts, in bytes from the start of the file or stream. */
   readonly offset: number;
+  /** What would have been right. */
   readonly expected: unknown;
+  /** What was found. */
   readonly actual: unknown;
   /** Path or other name of what was read, where it is known. */
   readonly file?: string | undefined;

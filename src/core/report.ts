@@ -7,37 +7,51 @@ export interface Decision {
   readonly subject: string;
   /** `mode`, `transport`, `tracking`, `fallback` … */
   readonly topic: string;
+  /** What was done. */
   readonly choice: string;
+  /** Why, in words. */
   readonly reason: string;
 }
 
+/** Something that a person should know of a run that went on, or succeeded. */
 export interface Warning {
+  /** Stable; each is explained in `docs/errors.md`. */
   readonly code: string;
+  /** One sentence for people. */
   readonly message: string;
 }
 
 /** Something a run made or turned on, on the host or in the repository, and what became of it. */
 export interface ReceiptItem {
+  /** `intent`: a note on the VM. `block`: a forbidden migration. `tracking`: changed block tracking that was turned on. */
   readonly kind: 'snapshot' | 'disk' | 'vm' | 'intent' | 'block' | 'point' | 'tracking';
   /** The object's uuid; a point's name; of `tracking` the disk's uuid. */
   readonly uuid: string;
+  /** Its name when it was made. */
   readonly name: string;
   /** `kept`: meant to stay. `left`: could not be removed, see `error`. */
   readonly state: 'removed' | 'kept' | 'left';
+  /** Why it is left. */
   readonly error?: string | undefined;
 }
 
+/** One part of a run, and how long it took. */
 export interface StageReport {
+  /** As the event `stage` called it. */
   readonly name: string;
   /** In milliseconds. */
   readonly durationMs: number;
 }
 
+/** What happened to one disk. */
 export interface DiskReport {
   /** The source disk's uuid. */
   readonly vdiUuid: string;
+  /** The disk's name on the host. */
   readonly name: string;
+  /** `full` or `delta`; of a restore `restore`, or `delta` for what goes onto an imported disk. */
   readonly mode: string;
+  /** `raw`, `vhd`, `nbd`, `xva`. */
   readonly transport: string;
   /** Virtual size, in bytes. */
   readonly size: number;
@@ -49,7 +63,9 @@ export interface DiskReport {
 
 /** How a hook of the user's ended, before or after the snapshot. */
 export interface HookReport {
+  /** On which side of the snapshot it ran. */
   readonly hook: 'before' | 'after';
+  /** `aborted`: the run's signal fired while it ran. */
   readonly outcome: 'succeeded' | 'failed' | 'timed-out' | 'aborted';
   /** In milliseconds. */
   readonly durationMs: number;
@@ -63,24 +79,46 @@ export interface HookReport {
 
 /** What a run did, as plain JSON: the same from success and failure. */
 export interface RunReport {
+  /** Which operation it was. */
   readonly run: RunKind;
+  /** Names the run, on the host, too: in marks and in names of snapshots. */
   readonly runId: string;
-  readonly vm: { readonly uuid: string; readonly name: string };
+  /** The VM that was backed up, or that a restore came from. */
+  readonly vm: {
+    /** Its uuid at the point. */
+    readonly uuid: string;
+    /** Its name at the point. */
+    readonly name: string;
+  };
   /** The restore point made or used. */
   readonly point?: string | undefined;
+  /** `aborted`: the run's signal fired; the rest is in `error`. */
   readonly outcome: 'success' | 'failed' | 'aborted';
   /** ISO 8601, UTC. */
   readonly startedAt: string;
   /** ISO 8601, UTC. */
   readonly finishedAt: string;
+  /** In their order. */
   readonly stages: readonly StageReport[];
+  /** Those that were moved. */
   readonly disks: readonly DiskReport[];
   /** The user's hooks that ran, in their order. */
   readonly hooks: readonly HookReport[];
+  /** Everything that was decided, from the plan on. */
   readonly decisions: readonly Decision[];
+  /** What a person should know. */
   readonly warnings: readonly Warning[];
+  /** What the run made or turned on, and what became of it. */
   readonly receipt: readonly ReceiptItem[];
-  readonly error?: { readonly code: string; readonly message: string } | undefined;
+  /** Why it did not succeed. */
+  readonly error?:
+    | {
+        /** Stable, see {@link ErrorCode}. */
+        readonly code: string;
+        /** One sentence for people. */
+        readonly message: string;
+      }
+    | undefined;
 }
 
 /**
@@ -88,6 +126,7 @@ export interface RunReport {
  * report. An aborted run has the code `ABORTED` and the signal's reason as its cause.
  */
 export class RunError extends BackupError {
+  /** What the run did until then. */
   readonly report: RunReport;
   /** The host's own code, where the host refused. */
   readonly xapiCode: string | undefined;

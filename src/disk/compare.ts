@@ -5,12 +5,20 @@ import { readBlocks } from './read-blocks.ts';
 
 /** The outcome of {@link compareDisks}. */
 export type DiskComparison =
-  | { readonly equal: true; readonly size: number }
   | {
+      /** Every byte of one is that of the other. */
+      readonly equal: true;
+      /** Of both, in bytes. */
+      readonly size: number;
+    }
+  | {
+      /** They differ. */
       readonly equal: false;
       /** The first byte that differs; the smaller size where one disk is a prefix of the other. */
       readonly offset: number;
+      /** `size`: as far as the shorter goes they are the same. */
       readonly reason: 'size' | 'content';
+      /** In bytes, in the order of the arguments. */
       readonly sizes: readonly [number, number];
     };
 

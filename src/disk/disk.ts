@@ -36,13 +36,27 @@ export interface WritableDisk extends Disk {
 export interface Block {
   /** In bytes from the start of the disk. */
   readonly offset: number;
+  /** The bytes from there on. */
   readonly data: Uint8Array;
 }
 
+/** Blocks of a disk as they come: whoever leaves the loop early ends what gives them. */
 export type BlockStream = AsyncIterable<Block>;
 
-/** The range that the options ask for, checked against the disk's size. */
-export function rangeOf(what: string, size: number, options: RangeOptions = {}): { offset: number; end: number } {
+/** From `offset` on, up to but without `end`; in bytes. */
+export interface HalfOpenRange {
+  /** The first byte. */
+  readonly offset: number;
+  /** The first byte behind it. */
+  readonly end: number;
+}
+
+/**
+ * The range that the options ask for, checked against the disk's size.
+ *
+ * @throws RangeError where it does not lie within the disk.
+ */
+export function rangeOf(what: string, size: number, options: RangeOptions = {}): HalfOpenRange {
   const offset = options.offset ?? 0;
   const length = options.length ?? size - offset;
   assertRange(what, size, offset, length);

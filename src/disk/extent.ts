@@ -3,11 +3,15 @@
  * one below; at the bottom: zeros.
  */
 export interface Extent {
+  /** In bytes from the start of the disk. */
   readonly offset: number;
+  /** In bytes. */
   readonly length: number;
+  /** What is known of it before it is read. */
   readonly kind: ExtentKind;
 }
 
+/** See {@link Extent}. */
 export type ExtentKind = 'data' | 'zero' | 'absent';
 
 /** Joins neighbours of one kind; empty extents are dropped. The order is kept, gaps are not filled. */

@@ -1,6 +1,20 @@
+/**
+ * Everything that has blocks is a `Disk`: files, memory, layers over one another; read, compare, hash, write out.
+ *
+ * @module xen-backup-sdk/disk
+ */
+
 export type { ByteSource, SizedStream } from '../bytes/index.ts';
 export { compareDisks, type DiskComparison } from './compare.ts';
-export { type Block, type BlockStream, type Disk, type RangeOptions, rangeOf, type WritableDisk } from './disk.ts';
+export {
+  type Block,
+  type BlockStream,
+  type Disk,
+  type HalfOpenRange,
+  type RangeOptions,
+  rangeOf,
+  type WritableDisk,
+} from './disk.ts';
 export { countExtentBytes, cutExtent, type Extent, type ExtentKind, joinExtents } from './extent.ts';
 export { hashDisk } from './hash.ts';
 export { memoryDisk } from './memory-disk.ts';

@@ -53,6 +53,7 @@ export interface ConnectHostOptions extends CallOptions {
   readonly originator?: string | undefined;
   /** For this process and this host; the last connection that says so wins. */
   readonly limits?: HostLimits | undefined;
+  /** How long to wait for what. @defaultValue see {@link HostTimeouts} */
   readonly timeouts?: HostTimeouts | undefined;
   /** Called after each exchange with the host, without its secrets: for a transcript. */
   readonly onExchange?: ExchangeListener | undefined;

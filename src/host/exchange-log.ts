@@ -1,12 +1,16 @@
 /** What was asked of the host, and what it answered, without secrets: see {@link HostExchange}. */
 export interface HostCall {
+  /** Tells it from a transfer. */
   readonly kind: 'call';
   /** ISO 8601, UTC. */
   readonly at: string;
+  /** With the class, for example `VM.get_record`. */
   readonly method: string;
   /** Without the session. */
   readonly params: unknown;
+  /** From the call to its answer, in milliseconds. */
   readonly durationMs: number;
+  /** What the host answered, secrets left out. */
   readonly result?: unknown;
   /** The host's code and parameters, or our words for what else went wrong. */
   readonly error?: unknown;
@@ -14,14 +18,19 @@ export interface HostCall {
 
 /** A transfer: its request and the head of the answer, not the data. */
 export interface HostRequest {
+  /** Tells it from a call. */
   readonly kind: 'request';
   /** ISO 8601, UTC. */
   readonly at: string;
+  /** Of HTTP: `GET` or `PUT`. */
   readonly method: string;
+  /** Without the query, for example `/export_raw_vdi`. */
   readonly path: string;
   /** Without session and task. */
   readonly query: Readonly<Record<string, string>>;
+  /** Of the answer. */
   readonly status: number;
+  /** Of the answer. */
   readonly headers: Readonly<Record<string, string>>;
 }
 

@@ -16,10 +16,13 @@ export type ObjectId = string;
 
 /** What the pool says about itself. */
 export interface PoolFacts {
+  /** It outlives the session, and names the pool in plans and restore points. */
   readonly poolUuid: string;
+  /** Empty where nobody has named the pool. */
   readonly poolName: string;
   /** `XCP-ng`, `XenServer`, `Citrix Hypervisor` … as the coordinator spells it. */
   readonly productBrand: string;
+  /** Of the coordinator, for example `8.3.0`. */
   readonly productVersion: string;
   /** `2.21`: the surest test for what a host can do. */
   readonly apiVersion: string;
@@ -33,20 +36,35 @@ export interface PoolFacts {
 
 /** A disk of a VM: how it is attached, what it is, where it lies. */
 export interface VmDisk {
+  /** How it is attached. */
   readonly vbd: VbdRecord;
+  /** What it is. */
   readonly vdi: VdiRecord;
+  /** Where it lies. */
   readonly sr: SrRecord;
 }
 
 /** A network with what decides whether NBD can use it. */
 export interface NetworkInfo {
+  /** The host's own record. */
   readonly record: NetworkRecord;
+  /** Of the network. */
   readonly uuid: string;
+  /** As people call it; need not be unique. */
   readonly name: string;
+  /** The bridge on the hosts, for example `xenbr0`. */
   readonly bridge: string;
+  /** `nbd`, `insecure_nbd`; empty on hosts before 7.3. */
   readonly purposes: readonly string[];
   /** One entry for each attached interface with an address. */
-  readonly addresses: readonly { readonly hostUuid: string; readonly address: string; readonly pif: PifRecord }[];
+  readonly addresses: readonly {
+    /** The host that has it. */
+    readonly hostUuid: string;
+    /** IPv4, or IPv6 without the length of its prefix. */
+    readonly address: string;
+    /** The host's interface. */
+    readonly pif: PifRecord;
+  }[];
 }
 
 export interface AsyncCallOptions extends CallOptions {
@@ -72,7 +90,9 @@ export interface ExportDiskOptions extends CallOptions {
  * error page inside the body reject the iteration. Leaving the loop early, or `close()`, ends the transfer and its task.
  */
 export interface DiskExport extends AsyncDisposable {
+  /** The bytes, to be iterated once. */
   readonly chunks: AsyncIterable<Uint8Array>;
+  /** Ends the transfer and its task; does nothing where they have ended. */
   close(): Promise<void>;
 }
 
@@ -133,6 +153,7 @@ export interface OpenNbdOptions extends CallOptions {
 export interface NbdTarget {
   /** The host that has the address. */
   readonly host: ObjectId;
+  /** One of the host's, as the pool names it. */
   readonly address: string;
   /** A disk on storage that this host sees: it tells port and certificate. @defaultValue NBD's own port, 10809 */
   readonly vdi?: ObjectId | undefined;
@@ -142,7 +163,9 @@ export interface NbdTarget {
 
 /** What a trial has proven: TLS with the host's own certificate, and a read where `bytesRead` is not 0. */
 export interface NbdTrial {
+  /** Where the server listens, as the pool says. */
   readonly port: number;
+  /** 0 where nothing was read. */
   readonly bytesRead: number;
 }
 
@@ -150,6 +173,7 @@ export interface NbdTrial {
 export interface Host extends AsyncDisposable {
   /** Where it is, without credentials, for messages. */
   readonly label: string;
+  /** What the pool said about itself when we connected. */
   readonly facts: PoolFacts;
 
   /**
@@ -167,6 +191,7 @@ export interface Host extends AsyncDisposable {
   getRecord<C extends RecordClass>(type: C, id: ObjectId): Promise<RecordByClass[C]>;
   /** The same, but `undefined` where it is gone. */
   findRecord<C extends RecordClass>(type: C, id: ObjectId): Promise<RecordByClass[C] | undefined>;
+  /** All records of a class. */
   listRecords<C extends RecordClass>(type: C): Promise<RecordByClass[C][]>;
 
   /** VMs proper: no templates, snapshots, control domains. */
@@ -175,9 +200,11 @@ export interface Host extends AsyncDisposable {
   getVm(uuidOrName: string): Promise<VmRecord>;
   /** Its disks in device order: no CDs, no floppies. */
   listDisks(vm: ObjectId): Promise<VmDisk[]>;
+  /** All networks of the pool, with the addresses that its hosts have on them. */
   listNetworks(): Promise<NetworkInfo[]>;
   /** Gives the network the purpose `nbd`; does nothing where it has it. */
   enableNbd(network: ObjectId): Promise<void>;
+  /** Takes the purpose `nbd` from the network; does nothing where it has it not. */
   disableNbd(network: ObjectId): Promise<void>;
 
   /**
@@ -192,6 +219,7 @@ export interface Host extends AsyncDisposable {
    * @returns references of the VMs made.
    */
   importVm(archive: SizedStream, options?: ImportVmOptions): Promise<string[]>;
+  /** A disk that no running VM writes to (a snapshot), as raw bytes or as a VHD. */
   exportDisk(vdi: ObjectId, options?: ExportDiskOptions): Promise<DiskExport>;
   /** Sends a stream of exactly known length into an existing VDI and waits for the host's verdict. */
   importDisk(vdi: ObjectId, stream: SizedStream, options?: ImportDiskOptions): Promise<void>;
@@ -211,7 +239,12 @@ export interface Host extends AsyncDisposable {
     fromVdi: ObjectId,
     toVdi: ObjectId,
     options?: CallOptions,
-  ): Promise<{ readonly bitmap: string; readonly diskSize: number }>;
+  ): Promise<{
+    /** Base64. */
+    readonly bitmap: string;
+    /** In bytes. */
+    readonly diskSize: number;
+  }>;
 
   /** Logs out and closes what this connection opened. */
   close(): Promise<void>;

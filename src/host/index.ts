@@ -1,3 +1,9 @@
+/**
+ * One pool over its API: calls, tasks, records, exports, imports, NBD; limits for each host.
+ *
+ * @module xen-backup-sdk/host
+ */
+
 export { type ConnectHostOptions, connectHost } from './connect-host.ts';
 export type { ExchangeListener, HostCall, HostExchange, HostRequest } from './exchange-log.ts';
 export type {

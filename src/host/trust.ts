@@ -31,7 +31,14 @@ export interface Trust {
 export type ResolveAddress = (
   address: string,
   port: number,
-) => string | { readonly host: string; readonly port: number };
+) =>
+  | string
+  | {
+      /** A name or address. */
+      readonly host: string;
+      /** The port there. */
+      readonly port: number;
+    };
 
 /** Asks for the way to an address; without an answer to ask, it is its own. */
 export function wayTo(

@@ -14,8 +14,11 @@ export interface XapiClient {
   readonly status: string;
   /** Throws while disconnected. */
   readonly sessionId: string;
+  /** Logs in. */
   connect(): Promise<void>;
+  /** Logs out. */
   disconnect(): Promise<void>;
+  /** Calls the API; the session goes in front by itself. */
   call(method: string, ...args: unknown[]): Promise<unknown>;
   /** Settles when the events say that the task ended; rejects where the client watches none. */
   watchTask(ref: string): Promise<unknown>;

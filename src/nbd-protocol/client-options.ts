@@ -17,9 +17,23 @@ export interface NbdTlsOptions {
    */
   readonly servername?: string | undefined;
   /** A pre-shared key, instead of certificates. */
-  readonly psk?: { readonly identity: string; readonly key: Uint8Array } | undefined;
+  readonly psk?:
+    | {
+        /** By which the server knows the key. */
+        readonly identity: string;
+        /** The secret. */
+        readonly key: Uint8Array;
+      }
+    | undefined;
   /** Our own certificate and key, PEM, where the server asks for them. */
-  readonly clientCertificate?: { readonly cert: string; readonly key: string } | undefined;
+  readonly clientCertificate?:
+    | {
+        /** The chain, leaf first. */
+        readonly cert: string;
+        /** The private key. */
+        readonly key: string;
+      }
+    | undefined;
   /**
    * Takes any certificate: whoever sits in the middle reads the disk.
    * @defaultValue `false`
@@ -111,7 +125,9 @@ export interface NbdOptions extends CallOptions {
    * @defaultValue 16; 4 for `'xenserver'`
    */
   readonly maxInFlight?: number | undefined;
+  /** How long to wait for what. @defaultValue see {@link NbdTimeouts} */
   readonly timeouts?: NbdTimeouts | undefined;
+  /** How a lost connection is replaced. @defaultValue see {@link NbdReconnectOptions} */
   readonly reconnect?: NbdReconnectOptions | undefined;
   /**
    * Called before each TCP connection; the connection is opened when it resolves, and the function it gave is called

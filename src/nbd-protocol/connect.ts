@@ -7,6 +7,7 @@ import { DirectReceiver, Transport, within } from './transport.ts';
 
 /** One export of a server. */
 export interface NbdExportInfo {
+  /** By which it is opened; may be empty. */
   readonly name: string;
   /** For people; often empty. */
   readonly description: string;

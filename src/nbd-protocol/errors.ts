@@ -15,9 +15,11 @@ export type NbdStage =
 export interface NbdPeer {
   /** `host:port`, or the path of a Unix socket. */
   readonly server: string;
+  /** As it was asked for: a host's holds a reference of a session. */
   readonly exportName: string;
 }
 
+/** What an {@link NbdError} has beside its code, stage and message. */
 export interface NbdErrorOptions extends BackupErrorOptions {
   /** The protocol's error number, where the server gave one. */
   readonly errno?: number | undefined;

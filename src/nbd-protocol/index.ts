@@ -1,3 +1,9 @@
+/**
+ * The NBD protocol: a client that reads and writes exports, and a server that serves any `Disk`.
+ *
+ * @module xen-backup-sdk/nbd
+ */
+
 export { connectNbd, type NbdContextExtent, type NbdDisk, type NbdWriteOptions } from './client.ts';
 export type { NbdOptions, NbdReconnectOptions, NbdTimeouts, NbdTlsOptions } from './client-options.ts';
 export { listNbdExports, type NbdExportInfo } from './connect.ts';

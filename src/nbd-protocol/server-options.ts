@@ -18,23 +18,57 @@ export type NbdExports = Readonly<Record<string, Disk>> | ReadonlyMap<string, Di
 
 /** Where a connection is, for {@link NbdServerHooks}. Options and commands by the protocol's numbers. */
 export type NbdServerStep =
-  | { readonly kind: 'accepted' }
-  | { readonly kind: 'option'; readonly option: number }
-  | { readonly kind: 'export'; readonly name: string }
-  | { readonly kind: 'request'; readonly type: number; readonly offset: number; readonly length: number }
-  | { readonly kind: 'ended' };
+  | {
+      /** A client has connected. */
+      readonly kind: 'accepted';
+    }
+  | {
+      /** It sends an option of the handshake. */
+      readonly kind: 'option';
+      /** Which. */
+      readonly option: number;
+    }
+  | {
+      /** It opens an export. */
+      readonly kind: 'export';
+      /** The export's name. */
+      readonly name: string;
+    }
+  | {
+      /** It sends a command. */
+      readonly kind: 'request';
+      /** Which. */
+      readonly type: number;
+      /** In bytes. */
+      readonly offset: number;
+      /** In bytes. */
+      readonly length: number;
+    }
+  | {
+      /** The connection is over. */
+      readonly kind: 'ended';
+    };
 
 /**
  * What a hook wants: nothing, the connection dropped, a request answered with an error, or half of a read's data sent
  * and then the connection dropped.
  */
-export type NbdServerVerdict = undefined | 'drop' | 'cut' | { readonly errno: number };
+export type NbdServerVerdict =
+  | undefined
+  | 'drop'
+  | 'cut'
+  | {
+      /** The protocol's number of an error. */
+      readonly errno: number;
+    };
 
 /** For tests: watch connections, delay them by waiting, break them. */
 export interface NbdServerHooks {
+  /** Called at each step; the connection waits for it. */
   onStep?(step: NbdServerStep, info: NbdConnectionInfo): NbdServerVerdict | Promise<NbdServerVerdict>;
 }
 
+/** The server's side of TLS. */
 export interface NbdServerTlsOptions {
   /** PEM. Needed with `cert`, unless there is `psk`. */
   readonly key?: string | undefined;
@@ -59,6 +93,7 @@ export interface NbdServerTlsOptions {
   readonly clientCa?: string | readonly string[] | undefined;
 }
 
+/** How {@link serveNbd} serves. */
 export interface NbdServerOptions {
   /** @defaultValue `'127.0.0.1'` */
   readonly host?: string | undefined;
@@ -93,5 +128,6 @@ export interface NbdServerOptions {
   readonly release?: ((disk: Disk, info: NbdConnectionInfo) => Promise<void> | void) | undefined;
   /** @defaultValue the machine's clock */
   readonly clock?: Clock | undefined;
+  /** For tests. @defaultValue none */
   readonly hooks?: NbdServerHooks | undefined;
 }

@@ -21,6 +21,7 @@ const SHUTDOWN_MS = 500;
 export interface NbdServer extends AsyncDisposable {
   /** For the export with the empty name, or the only one there is. */
   readonly uri: string;
+  /** For one export, by its name. */
   uriOf(exportName: string): string;
   /** 0 for a Unix socket. */
   readonly port: number;

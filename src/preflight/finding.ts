@@ -58,21 +58,27 @@ export interface Fix {
 
 /** What a finding is about. */
 export interface Subject {
+  /** What kind of object. */
   readonly kind: 'pool' | 'host' | 'network' | 'sr' | 'vm' | 'disk';
   /** Empty where there is no such object. */
   readonly uuid: string;
+  /** As people call it. */
   readonly name: string;
 }
 
 /** One thing that was looked at. But for `fix.apply`, plain JSON. */
 export interface Finding {
+  /** Stable: match it, not the message. */
   readonly id: FindingId;
+  /** How bad it is. */
   readonly severity: Severity;
+  /** The object that it is about. */
   readonly subject: Subject;
   /** One sentence for people. */
   readonly message: string;
   /** The facts it rests on. */
   readonly evidence: Readonly<Record<string, unknown>>;
+  /** What to do about it, where there is something to do. */
   readonly fix?: Fix | undefined;
 }
 

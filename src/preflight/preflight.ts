@@ -21,6 +21,7 @@ export interface PreflightOptions extends CallOptions {
   readonly hosts?: readonly string[] | undefined;
   /** Only fulls are wanted: what increments need is told, but is no error, and NBD is not tried. @defaultValue `false` */
   readonly fullOnly?: boolean | undefined;
+  /** For tests. @defaultValue the machine's clock */
   readonly clock?: Clock | undefined;
 }
 

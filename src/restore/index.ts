@@ -1,3 +1,9 @@
+/**
+ * Plans and runs restores of both strategies, reads them back, and makes archives of points.
+ *
+ * @module xen-backup-sdk/restore
+ */
+
 export { type PlanRestoreOptions, planRestore } from './plan-restore.ts';
 export { type RestoreDiskOptions, restoreDisk } from './restore-disk.ts';
 export type { RestoreConflict, RestoreDiskPlan, RestoreNicPlan, RestorePlan } from './restore-plan.ts';

@@ -16,6 +16,7 @@ import type { RestoreConflict, RestoreDiskPlan, RestoreNicPlan, RestorePlan } fr
 import { whyTooNew } from './version-gate.ts';
 
 export interface PlanRestoreOptions extends CallOptions {
+  /** What to restore. */
   readonly point: PointId;
   /**
    * `auto`: the original if no VM on the host is it or was restored from it, else a new one beside it. `new` makes a new
@@ -55,6 +56,7 @@ export interface PlanRestoreOptions extends CallOptions {
    * @defaultValue `'restore'`
    */
   readonly vtpm?: 'restore' | 'omit' | undefined;
+  /** For tests. @defaultValue the machine's clock */
   readonly clock?: Clock | undefined;
 }
 

@@ -6,11 +6,22 @@ import { grown, importDisk } from './import-disk.ts';
 import { vdiToCreate } from './vm-record.ts';
 
 export interface RestoreDiskOptions extends CallOptions {
+  /** What to restore from. */
   readonly point: PointId;
   /** The source disk's uuid. */
   readonly vdiUuid: string;
-  /** A new disk on an SR (by uuid), or an existing one, which is overwritten whole and must not be in use. */
-  readonly target: { readonly sr: string; readonly name?: string | undefined } | { readonly vdi: string };
+  /** A new disk on an SR, or an existing one, which is overwritten whole and must not be in use. */
+  readonly target:
+    | {
+        /** Uuid of the SR. */
+        readonly sr: string;
+        /** Of the new disk. @defaultValue `'<uuid of the source disk> at <point>'` */
+        readonly name?: string | undefined;
+      }
+    | {
+        /** Uuid of the disk. */
+        readonly vdi: string;
+      };
   /** Bytes sent so far, and in all. */
   readonly onSent?: ((bytes: number, total: number) => void) | undefined;
 }

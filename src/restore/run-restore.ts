@@ -36,6 +36,7 @@ export interface RunRestoreOptions extends CallOptions, ProgressOptions {
    * @defaultValue `120000`
    */
   readonly cleanUpMs?: number | undefined;
+  /** For tests. @defaultValue the machine's clock */
   readonly clock?: Clock | undefined;
 }
 
@@ -43,10 +44,13 @@ export interface RunRestoreOptions extends CallOptions, ProgressOptions {
 export interface RestoreResult {
   /** Of the restored VM. */
   readonly vmUuid: string;
+  /** Its handle in this session. */
   readonly vmRef: string;
+  /** As the plan says. */
   readonly identity: 'original' | 'new';
   /** The new disks: source disk's uuid to the new one's. */
   readonly disks: Readonly<Record<string, string>>;
+  /** What the run did. */
   readonly report: RunReport;
 }
 

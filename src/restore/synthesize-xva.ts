@@ -21,7 +21,9 @@ export interface SynthesizeXvaOptions extends XvaStreamOptions {
 
 /** An archive made of a point, its bytes yet to be read. Close it when they are, or when they will not be. */
 export interface SynthesizedXva extends XvaOutput, AsyncDisposable {
+  /** The VM as the archive describes it. */
   readonly metadata: OvaMetadata;
+  /** Closes the point's files. */
   close(): Promise<void>;
 }
 

@@ -5,6 +5,7 @@ import type { Host } from '../host/index.ts';
 import type { Manifest, PointId, Repository } from '../store/index.ts';
 
 export interface VerifyRestoredOptions extends CallOptions {
+  /** What the disks should hold. */
   readonly point: PointId;
   /** The restored disks: source disk's uuid to the restored one's, as `restoreVm` gives them. */
   readonly disks: Readonly<Record<string, string>>;
@@ -14,8 +15,11 @@ export interface VerifyRestoredOptions extends CallOptions {
 
 /** One disk, read back. */
 export interface VerifiedDisk {
+  /** The source disk's uuid. */
   readonly vdiUuid: string;
+  /** The restored disk's uuid. */
   readonly restoredUuid: string;
+  /** Does it hold what the point has? */
   readonly equal: boolean;
   /** Offset of the first byte that differs. */
   readonly firstDifference?: number | undefined;

@@ -24,6 +24,7 @@ export interface NewDisk {
   readonly device?: string | undefined;
   /** @defaultValue the pool's default SR */
   readonly sr?: string | undefined;
+  /** Does the machine boot from it? @defaultValue whether its position is 0 */
   readonly bootable?: boolean | undefined;
   /** Overrides for the record, for example `{ sharable: true }` or `{ sm_config: { type: 'raw' } }`. */
   readonly record?: Partial<RecordOf<'VDI'>> | undefined;
@@ -39,7 +40,9 @@ export interface NewVif {
 
 /** A machine to be made behind the API. */
 export interface NewVm {
+  /** @defaultValue one made up */
   readonly name?: string | undefined;
+  /** @defaultValue none */
   readonly disks?: readonly NewDisk[] | undefined;
   /** @defaultValue one on the first network */
   readonly vifs?: readonly NewVif[] | undefined;
@@ -60,9 +63,13 @@ export interface NewVm {
 
 /** A disk as it was made. */
 export interface MadeDisk {
+  /** Reference of the VDI. */
   readonly vdi: string;
+  /** Of the VDI. */
   readonly uuid: string;
+  /** Reference of the VBD. */
   readonly vbd: string;
+  /** The position: `0`, `1` … */
   readonly device: string;
   /** In bytes. */
   readonly size: number;
@@ -70,10 +77,15 @@ export interface MadeDisk {
 
 /** A machine as it was made. */
 export interface MadeVm {
+  /** Its reference. */
   readonly ref: string;
+  /** Its uuid. */
   readonly uuid: string;
+  /** Its name. */
   readonly name: string;
+  /** In the order in which they were asked for. */
   readonly disks: readonly MadeDisk[];
+  /** References, in the order of their positions. */
   readonly vifs: readonly string[];
 }
 

@@ -4,64 +4,132 @@ export interface FaultOptions {
    * Ends an export's connection after this many body bytes, without a word. Its task fails; with `taskSucceeds` the
    * host has done all it should, as when something between host and client cut the stream.
    */
-  'export-cut': { readonly after: number; readonly path?: string; readonly taskSucceeds?: boolean };
+  'export-cut': {
+    /** In bytes of the body. */
+    readonly after: number;
+    /** Only for this path, for example `/export`. @defaultValue any */
+    readonly path?: string;
+    /** @defaultValue `false` */
+    readonly taskSucceeds?: boolean;
+  };
   /** Fails an export's work after this many body bytes: a second response in the body, and a failed task. */
   'export-500': {
+    /** In bytes of the body. */
     readonly after: number;
+    /** Only for this path, for example `/export`. @defaultValue any */
     readonly path?: string;
+    /** The host's code. @defaultValue `VDI_IO_ERROR` */
     readonly code?: string;
+    /** What the host gives with its code. @defaultValue none */
     readonly params?: readonly string[];
   };
   /** Sends this many bytes more (zeros) or fewer than an export has, and reports success all the same. */
-  'export-length': { readonly change: number; readonly path?: string };
+  'export-length': {
+    /** In bytes; below 0 for fewer. */
+    readonly change: number;
+    /** Only for this path, for example `/export`. @defaultValue any */
+    readonly path?: string;
+  };
   /** Puts a wrong checksum behind a chunk of an XVA: the one with this number, or the next. */
-  'export-checksum': { readonly chunk?: number };
+  'export-checksum': {
+    /** Its number in the archive. @defaultValue the next */
+    readonly chunk?: number;
+  };
   /** Sends a chunk of no bytes before the next one of an XVA, as a host does when nothing came for five seconds. */
   'zero-length-chunk': Record<never, never>;
   /** Fails an import after this many body bytes were read. */
   'import-error': {
+    /** In bytes of the body. */
     readonly after: number;
+    /** Only for this path, for example `/export`. @defaultValue any */
     readonly path?: string;
+    /** The host's code. @defaultValue `VDI_IO_ERROR` */
     readonly code?: string;
+    /** What the host gives with its code. @defaultValue none */
     readonly params?: readonly string[];
   };
   /** Answers a call with an error. `method` as called, for example `VM.snapshot` (also for its `Async` form). */
-  'call-error': { readonly method: string; readonly code: string; readonly params?: readonly string[] };
+  'call-error': {
+    /** With its class. */
+    readonly method: string;
+    /** The host's code. */
+    readonly code: string;
+    /** What the host gives with its code. @defaultValue none */
+    readonly params?: readonly string[];
+  };
   /**
    * Closes the connection instead of answering a call (`method`, `Async.` included) or a request (`path`): before the
    * work is done, or `after` it.
    */
-  'drop-connection': { readonly method?: string; readonly path?: string; readonly when?: 'before' | 'after' };
+  'drop-connection': {
+    /** With its class. @defaultValue none */
+    readonly method?: string;
+    /** @defaultValue none */
+    readonly path?: string;
+    /** @defaultValue `before` */
+    readonly when?: 'before' | 'after';
+  };
   /**
    * `VDI.list_changed_blocks` leaves changes out: this many of the blocks that changed, the first ones.
    * @defaultValue `blocks`: all of them
    */
-  'bitmap-lies': { readonly blocks?: number };
+  'bitmap-lies': {
+    /** How many. @defaultValue all of them */
+    readonly blocks?: number;
+  };
   /** The garbage collector does not come when a disk is gone: chains stay as long as they are. */
   'coalesce-not-done': Record<never, never>;
   /** Sends a request elsewhere: 302 to `https://<address><path and query>`. */
-  redirect: { readonly path: string; readonly address: string };
+  redirect: {
+    /** The path of the request. */
+    readonly path: string;
+    /** Where it is sent; may have a port. */
+    readonly address: string;
+  };
   /**
    * Fails `VM.snapshot_with_quiesce` where the guest could do it. `halfMade` says what its tools leave behind: the
    * snapshot of the VM under their name, or loose snapshots of its disks.
    * @defaultValue `code`: `VM_SNAPSHOT_WITH_QUIESCE_FAILED`
    */
-  quiesce: { readonly code?: string; readonly params?: readonly string[]; readonly halfMade?: 'vm' | 'disks' };
+  quiesce: {
+    /** The host's code. @defaultValue `VM_SNAPSHOT_WITH_QUIESCE_FAILED` */
+    readonly code?: string;
+    /** What the host gives with its code. @defaultValue none */
+    readonly params?: readonly string[];
+    /** @defaultValue nothing is left */
+    readonly halfMade?: 'vm' | 'disks';
+  };
   /** Closes NBD connections before the greeting. */
   'nbd-refuse': Record<never, never>;
   /** Names a port to a client that asks for the NBD server at which nothing listens, as behind a firewall that refuses. */
   'nbd-closed': Record<never, never>;
   /** Cuts an NBD connection after this many bytes were read over it. */
-  'nbd-cut': { readonly after: number };
+  'nbd-cut': {
+    /** In bytes of data. */
+    readonly after: number;
+  };
   /**
    * Answers `VDI_IN_USE` to an operation on a disk (`vdi`: reference or uuid; any if left out): `destroy`,
    * `data_destroy`, `snapshot`, `list_changed_blocks` …; by default `attach`, which transfers and NBD do.
    */
-  'vdi-in-use': { readonly vdi?: string; readonly operation?: string };
+  'vdi-in-use': {
+    /** Reference or uuid. @defaultValue any */
+    readonly vdi?: string;
+    /** @defaultValue `attach` */
+    readonly operation?: string;
+  };
   /** Forgets the caller's session at its next call, or at the next one of `method`. */
-  'session-lost': { readonly method?: string };
+  'session-lost': {
+    /** With its class. @defaultValue any */
+    readonly method?: string;
+  };
   /** Stops sending (export) or reading (import) after this many bytes, until the task is cancelled. */
-  stall: { readonly after: number; readonly path?: string };
+  stall: {
+    /** In bytes of the body. */
+    readonly after: number;
+    /** Only for this path, for example `/export`. @defaultValue any */
+    readonly path?: string;
+  };
 }
 
 /** The name of a fault. */

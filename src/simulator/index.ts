@@ -1,3 +1,9 @@
+/**
+ * A XenServer or XCP-ng pool in this process, with faults on demand, to test products with.
+ *
+ * @module xen-backup-sdk/simulator
+ */
+
 export type { MadeDisk, MadeVm, NewDisk, NewVif, NewVm } from './create-vm.ts';
 export type { FaultName, FaultOptions, FaultTimes } from './faults.ts';
 export type { Restriction } from './host-facts.ts';

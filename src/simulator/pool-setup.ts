@@ -21,6 +21,7 @@ export interface NewNetwork {
 
 /** Storage beside what every pool has. */
 export interface NewStorage {
+  /** As people call it. */
   readonly name: string;
   /** `ext`, `nfs`, `lvm`, `lvmoiscsi`, `iscsi` (raw LUNs: no snapshots), `smb` … */
   readonly type: string;

@@ -140,5 +140,5 @@ export const profiles = {
   'xenserver-7.2': XENSERVER_7_2,
 } as const satisfies Readonly<Record<string, Profile>>;
 
-/** A name in {@link profiles}. */
+/** The release that a simulated pool plays. */
 export type ProfileName = keyof typeof profiles;

@@ -4,6 +4,7 @@ import { redact } from '../core/index.ts';
 export interface LogEntry {
   /** Milliseconds since 1970, by the simulator's clock. */
   readonly time: number;
+  /** By which way it was asked. */
   readonly kind: 'call' | 'http' | 'nbd';
   /** A call's method (`VM.get_record`, `Async.VM.snapshot`), an HTTP verb; for NBD `CONNECT` or `READ`. */
   readonly method: string;
@@ -17,6 +18,7 @@ export interface LogEntry {
 
 /** Everything that was asked, oldest first. */
 export interface RequestLog {
+  /** What was logged since the start, or the last `clear`. */
   readonly entries: readonly LogEntry[];
   /** Names of the calls (`VM.snapshot`, `Async.VM.snapshot` …) and HTTP requests (`GET /export`), oldest first. */
   names(): readonly string[];

@@ -40,13 +40,17 @@ export interface PoolHost {
 
 /** References to the objects that every pool has. */
 export interface PoolRefs {
+  /** The pool. */
   readonly pool: string;
   /** The host at which something is done; of the pool as a whole the first one. */
   readonly host: string;
   /** Of that host. */
   readonly controlDomain: string;
+  /** The network with the hosts' addresses. */
   readonly network: string;
+  /** Where disks go that name no storage. */
   readonly defaultSr: string;
+  /** The storage of ISOs. */
   readonly isoSr: string;
 }
 

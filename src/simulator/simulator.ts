@@ -56,8 +56,11 @@ export interface SimulatorOptions {
 
 /** One host of the pool. */
 export interface SimulatedHost {
+  /** Its reference. */
   readonly ref: string;
+  /** Its uuid. */
   readonly uuid: string;
+  /** Its name. */
   readonly name: string;
   /** In the eyes of the pool: what records, redirects and refusals name. */
   readonly address: string;
@@ -65,6 +68,7 @@ export interface SimulatedHost {
   readonly url: string;
   /** PEM. */
   readonly certificate: string;
+  /** SHA-256 of the certificate, in Node's notation with colons. */
   readonly fingerprint256: string;
 }
 
@@ -72,7 +76,9 @@ export interface SimulatedHost {
 export interface Simulator extends AsyncDisposable {
   /** `https://127.0.0.1:<port>`, without credentials. */
   readonly url: string;
+  /** As asked for. */
   readonly username: string;
+  /** As asked for. */
   readonly password: string;
   /** The first host's certificate, PEM. */
   readonly certificate: string;
@@ -84,7 +90,15 @@ export interface Simulator extends AsyncDisposable {
    * Where an address of the pool really is: hand it to `connectHost`. The hosts of a pool of several have addresses at
    * which nothing listens, as behind NAT.
    */
-  resolveAddress(address: string, port: number): { readonly host: string; readonly port: number };
+  resolveAddress(
+    address: string,
+    port: number,
+  ): {
+    /** An address of this machine. */
+    readonly host: string;
+    /** The port there. */
+    readonly port: number;
+  };
   /** Every call and HTTP request since the start, without secrets. */
   readonly log: RequestLog;
   /** The pool's state, for tests that must reach behind the API. */

@@ -32,8 +32,11 @@ export type GuestTools = 'none' | 'basic' | 'vss';
 
 /** The whole state of the pool: tables of records by class and reference. Every change becomes an event. */
 export interface World {
+  /** Which release it plays. */
   readonly profile: Profile;
+  /** What time it is. */
   readonly clock: Clock;
+  /** What is to go wrong. */
   readonly faults: Faults;
   /** Where files of the simulator go; removed with everything in it when the simulator closes. */
   readonly directory: string;

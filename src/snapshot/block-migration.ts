@@ -15,6 +15,8 @@ type Blocked = Pick<VmRecord, 'uuid' | 'blocked_operations'>;
  * names VM and run, so that a later process can take it back.
  *
  * @see xapi-project/xen-api `ocaml/idl/datamodel_vm.ml` `blocked_operations`
+ *
+ * @internal
  */
 export async function blockMigration(host: Host, vm: Pick<VmRecord, 'ref'>, by: Intent): Promise<void> {
   const { blocked_operations } = await host.getRecord('VM', vm.ref);
@@ -38,7 +40,11 @@ export function readMigrationBlocks(vm: Blocked): Intent[] {
   return [...found.values()];
 }
 
-/** Takes back what one run has forbidden. */
+/**
+ * Takes back what one run has forbidden.
+ *
+ * @internal
+ */
 export async function unblockMigration(host: Host, vm: Pick<VmRecord, 'ref'>, runId: string): Promise<void> {
   const record = await host.findRecord('VM', vm.ref);
   if (record === undefined) return;
@@ -48,7 +54,11 @@ export async function unblockMigration(host: Host, vm: Pick<VmRecord, 'ref'>, ru
   }
 }
 
-/** What the VM's owner has forbidden: without what runs of this library have. */
+/**
+ * What the VM's owner has forbidden: without what runs of this library have.
+ *
+ * @internal
+ */
 export function ownersBlocks(vm: Blocked): Record<string, string> {
   return Object.fromEntries(
     Object.entries(vm.blocked_operations).filter(([, reason]) => parseReason(vm, reason) === undefined),

@@ -1,10 +1,18 @@
 import { BackupError } from '../core/index.ts';
 import type { Host, VdiRecord, VmRecord } from '../host/index.ts';
 
-/** The host refuses to snapshot a disk at this depth (SR_BACKEND_FAILURE_109). Source: xapi-project/sm `MAX_CHAIN_SIZE`. */
+/**
+ * The host refuses to snapshot a disk at this depth (SR_BACKEND_FAILURE_109). Source: xapi-project/sm `MAX_CHAIN_SIZE`.
+ *
+ * @internal
+ */
 export const MAX_CHAIN = 30;
 
-/** Storage nodes from the disk to its root; 1 where the storage does not tell. */
+/**
+ * Storage nodes from the disk to its root; 1 where the storage does not tell.
+ *
+ * @internal
+ */
 export function chainDepth(vdi: VdiRecord, vdis: readonly VdiRecord[]): number {
   const byUuid = new Map(vdis.map((one) => [one.uuid, one]));
   const seen = new Set<string>();

@@ -3,10 +3,13 @@ import type { Host } from '../host/index.ts';
 
 /** What became of one disk. */
 export interface TrackingResult {
+  /** The disk. */
   readonly vdiUuid: string;
   /** `already`: it was as asked for. `refused`: the host will not, see `xapiCode`. */
   readonly state: 'changed' | 'already' | 'refused';
+  /** The host's refusal. */
   readonly xapiCode?: string | undefined;
+  /** The refusal in words. */
   readonly reason?: string | undefined;
 }
 

@@ -16,8 +16,11 @@ import {
 export interface Leftover {
   /** `intent`: a note on a VM. `block`: a VM may not migrate because of it. `disk`: a disk of ours that hangs on no VM. */
   readonly kind: 'snapshot' | 'disk' | 'intent' | 'block';
+  /** The object's; of `intent` and `block` the VM's. */
   readonly uuid: string;
+  /** The object's name. */
   readonly name: string;
+  /** The run that made it. */
   readonly runId: string;
   /** ISO 8601, UTC: when its run began. */
   readonly at: string;
@@ -26,6 +29,7 @@ export interface Leftover {
 }
 
 export interface CleanUpOptions extends CallOptions {
+  /** For tests. @defaultValue the machine's clock */
   readonly clock?: Clock | undefined;
 }
 
@@ -36,7 +40,9 @@ export interface FindLeftoversOptions extends CleanUpOptions {
 
 /** What became of one leftover. */
 export interface CleanUpResult {
+  /** What was to go. */
   readonly leftover: Leftover;
+  /** Is it gone? */
   readonly removed: boolean;
   /** Why not. */
   readonly error?: unknown;

@@ -2,6 +2,7 @@ import { type CallOptions, type Clock, HostError, retry } from '../core/index.ts
 import { type Host, NULL_REF } from '../host/index.ts';
 
 export interface DestroySnapshotOptions extends CallOptions {
+  /** For tests. @defaultValue the machine's clock */
   readonly clock?: Clock | undefined;
 }
 
@@ -33,7 +34,11 @@ export async function destroySnapshot(
   if (failures.length > 0) throw failures[0];
 }
 
-/** Destroys one object; busy is waited for, gone is done. */
+/**
+ * Destroys one object; busy is waited for, gone is done.
+ *
+ * @internal
+ */
 export async function destroyOne(
   host: Host,
   type: 'VM' | 'VDI',

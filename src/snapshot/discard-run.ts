@@ -5,7 +5,11 @@ import { type CleanUpOptions, hangsOnVm } from './clean-up.ts';
 import { destroyOne, destroySnapshot } from './destroy-snapshot.ts';
 import { intentKey, isUnmarkedWork, readIntents, readOwnerMark, removeMark } from './ownership.ts';
 
-/** How long clean-up may take after a failure or an abort, in milliseconds. */
+/**
+ * How long clean-up may take after a failure or an abort, in milliseconds.
+ *
+ * @internal
+ */
 export const CLEAN_UP_MS = 120_000;
 
 /** Operations of the host on a VM. */
@@ -18,6 +22,8 @@ const LOOK_MS = 500;
  * Removes what one run made for a VM: snapshots that bear its mark or its name, loose disks with its mark, its block of
  * migration, its intent.
  * Goes on after a failure; what could not be removed is told as `left`.
+ *
+ * @internal
  */
 export async function discardRun(
   host: Host,
@@ -51,7 +57,11 @@ export async function discardRun(
   return receipt;
 }
 
-/** What became of an object that `work` is to remove. */
+/**
+ * What became of an object that `work` is to remove.
+ *
+ * @internal
+ */
 export async function removed(work: () => Promise<unknown>): Promise<Pick<ReceiptItem, 'state' | 'error'>> {
   try {
     await work();

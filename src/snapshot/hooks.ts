@@ -11,8 +11,16 @@ import { type HookCommand, runCommand } from './hook-command.ts';
 
 /** What a hook is told. A command finds the same in its environment, as `XEN_BACKUP_HOOK`, `…_VM_UUID` and so on. */
 export interface HookContext {
+  /** Which of the two it is. */
   readonly hook: 'before' | 'after';
-  readonly vm: { readonly uuid: string; readonly name: string };
+  /** The VM that is about to be snapshotted. */
+  readonly vm: {
+    /** Its uuid. */
+    readonly uuid: string;
+    /** As people call it. */
+    readonly name: string;
+  };
+  /** The run, as in its report. */
   readonly runId: string;
   /** Told to `after`: has the host taken the snapshot? */
   readonly snapshot?: 'taken' | 'failed' | undefined;
@@ -41,7 +49,9 @@ export interface SnapshotHook {
  * `before` began: also if `before` or the snapshot failed, and after an abort. Neither runs for a VM that is refused.
  */
 export interface SnapshotHooks {
+  /** Before the snapshot call. @defaultValue none */
   readonly before?: SnapshotHook | undefined;
+  /** After the snapshot call. @defaultValue none */
   readonly after?: SnapshotHook | undefined;
 }
 

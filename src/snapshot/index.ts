@@ -1,3 +1,9 @@
+/**
+ * Snapshots on the host: quiesced or not, hooks, change tracking, and what killed runs left.
+ *
+ * @module xen-backup-sdk/snapshot
+ */
+
 export { blockMigration, ownersBlocks, unblockMigration } from './block-migration.ts';
 export { chainDepth, MAX_CHAIN } from './chain-depth.ts';
 export {
@@ -32,6 +38,7 @@ export {
   readOwnerMark,
   readRestoredFrom,
   removeMark,
+  type StartedRun,
   startRun,
   workingName,
   writeMark,

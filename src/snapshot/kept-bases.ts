@@ -5,7 +5,11 @@ import { destroyOne, destroySnapshot } from './destroy-snapshot.ts';
 import { removed } from './discard-run.ts';
 import { type KeptFor, mayBeAlive, type OwnerMark, readOwnerMark } from './ownership.ts';
 
-/** Which snapshots of a VM are to be looked at, and which of them is needed. */
+/**
+ * Which snapshots of a VM are to be looked at, and which of them is needed.
+ *
+ * @internal
+ */
 export interface BasesOwner extends Pick<KeptFor, 'repositoryId' | 'strategy'> {
   /** The point whose base stays; `undefined`: none. */
   readonly keepPoint: string | undefined;
@@ -17,6 +21,8 @@ export interface BasesOwner extends Pick<KeptFor, 'repositoryId' | 'strategy'> {
  * Removes the snapshots that a repository keeps of a VM for one strategy's incrementals, all but that for `keepPoint`: the
  * bases of older points, and what a killed run kept for a point that was never committed. Goes on after a failure; what
  * could not be removed is told as `left`.
+ *
+ * @internal
  */
 export async function removeKeptBases(
   host: Host,

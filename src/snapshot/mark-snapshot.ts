@@ -6,7 +6,9 @@ import { intentKey, OWNER_KEY, type OwnerMark, removeMark, writeMark } from './o
 export interface SnapshotDisk {
   /** The disk it is a snapshot of. */
   readonly vdiUuid: string;
+  /** Of the snapshot's disk. */
   readonly snapshotVdiUuid: string;
+  /** Its handle in this session. */
   readonly snapshotVdiRef: string;
   /** In bytes. */
   readonly size: number;

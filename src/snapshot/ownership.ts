@@ -7,24 +7,39 @@ import type { Host, VmRecord } from '../host/index.ts';
  * import. So an object is ours only if its mark holds its own uuid; a mark that names another object is a stray copy.
  */
 const KEYS = 'xen-backup-sdk:';
+/** @internal */
 export const OWNER_KEY = `${KEYS}owner`;
 const INTENT_KEYS = `${KEYS}intent:`;
-/** On a restored VM: which VM and point it came from. */
+/**
+ * On a restored VM: which VM and point it came from.
+ *
+ * @internal
+ */
 export const RESTORED_FROM_KEY = `${KEYS}restored-from`;
 
-/** Where a run writes its intent on a VM: each run under its own key, since two may work on one VM. */
+/**
+ * Where a run writes its intent on a VM: each run under its own key, since two may work on one VM.
+ *
+ * @internal
+ */
 export function intentKey(runId: string): string {
   return `${INTENT_KEYS}${runId}`;
 }
 
-/** Is it a key of ours in `other_config`? Restores leave these out. */
+/**
+ * Is it a key of ours in `other_config`? Restores leave these out.
+ *
+ * @internal
+ */
 export function isOurKey(key: string): boolean {
   return key.startsWith(KEYS);
 }
 
 /** Which process does the work, so that a later one can tell whether it still lives. */
 export interface Runner {
+  /** Of the machine. */
   readonly hostname: string;
+  /** Of the process. */
   readonly pid: number;
   /** The thread of that process, 0 for the main one: a thread cannot see the runs of another. */
   readonly thread: number;
@@ -36,19 +51,25 @@ export interface OwnerMark {
   readonly uuid: string;
   /** The VM that the work is for: objects may outlive it, and what they say about it. */
   readonly vmUuid: string;
+  /** The run that made it. */
   readonly runId: string;
+  /** Who did the work. */
   readonly runner: Runner;
   /** ISO 8601, UTC. */
   readonly at: string;
   /** `working`: to be removed when its run ends. `kept`: the base of the next incremental of `keptFor`. */
   readonly state: 'working' | 'kept';
+  /** Of a kept snapshot. */
   readonly keptFor?: KeptFor | undefined;
 }
 
 /** Who needs a kept snapshot. */
 export interface KeptFor {
+  /** The repository whose next increment needs it. */
   readonly repositoryId: string;
+  /** The strategy that keeps it: each keeps its own. */
   readonly strategy: string;
+  /** The point that was read from it. */
   readonly point: string;
 }
 
@@ -62,18 +83,29 @@ export interface Intent {
   readonly at: string;
 }
 
-/** What we write on a VM that was restored. */
+/**
+ * What we write on a VM that was restored.
+ *
+ * @internal
+ */
 export interface RestoredFromMark {
   /** The restored VM's own uuid. */
   readonly uuid: string;
+  /** The VM that was backed up. */
   readonly vmUuid: string;
+  /** The repository that it came from. */
   readonly repositoryId: string;
+  /** The point that it came from. */
   readonly point: string;
 }
 
 type Marked = { readonly uuid: string; readonly other_config: Readonly<Record<string, string>> };
 
-/** The object's owner mark, if it is its own. For a VM the caller checks `is_a_snapshot`, too. */
+/**
+ * The object's owner mark, if it is its own. For a VM the caller checks `is_a_snapshot`, too.
+ *
+ * @internal
+ */
 export function readOwnerMark(record: Marked): OwnerMark | undefined {
   const mark = parseMark<OwnerMark>(record, record.other_config[OWNER_KEY], ['vmUuid', 'runId', 'at', 'state']);
   return mark !== undefined && isRunner(mark.runner) ? mark : undefined;
@@ -94,6 +126,7 @@ export function parseIntent(vm: Pick<VmRecord, 'uuid'>, text: string | undefined
   return intent !== undefined && isRunner(intent.runner) ? intent : undefined;
 }
 
+/** @internal */
 export function readRestoredFrom(record: Marked): RestoredFromMark | undefined {
   return parseMark<RestoredFromMark>(record, record.other_config[RESTORED_FROM_KEY], [
     'vmUuid',
@@ -102,23 +135,39 @@ export function readRestoredFrom(record: Marked): RestoredFromMark | undefined {
   ]);
 }
 
-/** Sets one key of an object's `other_config`, replacing what was there. */
+/**
+ * Sets one key of an object's `other_config`, replacing what was there.
+ *
+ * @internal
+ */
 export async function writeMark(host: Host, type: 'VM' | 'VDI', ref: string, key: string, mark: object): Promise<void> {
   await removeMark(host, type, ref, key); // an add onto a present key is refused: MAP_DUPLICATE_KEY
   await host.call(`${type}.add_to_other_config`, ref, key, JSON.stringify(mark));
 }
 
-/** Takes one key out of an object's `other_config`; a missing key is no error to the host. */
+/**
+ * Takes one key out of an object's `other_config`; a missing key is no error to the host.
+ *
+ * @internal
+ */
 export async function removeMark(host: Host, type: 'VM' | 'VDI', ref: string, key: string): Promise<void> {
   await host.call(`${type}.remove_from_other_config`, ref, key);
 }
 
-/** The name of a working snapshot: it finds the snapshot again when the run died before it was marked. */
+/**
+ * The name of a working snapshot: it finds the snapshot again when the run died before it was marked.
+ *
+ * @internal
+ */
 export function workingName(vm: Pick<VmRecord, 'name_label'>, runId: string): string {
   return `${vm.name_label} [xen-backup-sdk ${runId}]`;
 }
 
-/** Does the name say that this run made it? A name alone proves nothing: users copy names. */
+/**
+ * Does the name say that this run made it? A name alone proves nothing: users copy names.
+ *
+ * @internal
+ */
 export function bearsWorkingName(snapshot: Pick<VmRecord, 'name_label'>, runId: string): boolean {
   return snapshot.name_label.endsWith(` [xen-backup-sdk ${runId}]`);
 }
@@ -150,8 +199,16 @@ function isByGuestTools(snapshot: VmRecord, vm: Pick<VmRecord, 'uuid'>, runId: s
 
 const running = new Set<string>();
 
-/** This process, and the run while it lasts. */
-export function startRun(runId: string): { readonly runner: Runner; end(): void } {
+/** A run that counts as living. */
+export interface StartedRun {
+  /** This process, for the marks of the run. */
+  readonly runner: Runner;
+  /** The run is over: what it left may be cleaned up. */
+  end(): void;
+}
+
+/** Begins a run: its marks count as those of a living one until `end` is called. */
+export function startRun(runId: string): StartedRun {
   running.add(runId);
   const runner = { hostname: hostname(), pid: process.pid, thread: threadId };
   return { runner, end: () => running.delete(runId) };

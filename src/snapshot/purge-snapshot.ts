@@ -5,9 +5,13 @@ import type { Snapshot } from './take-snapshot.ts';
 
 /** What became of one disk's data. */
 export interface PurgeResult {
+  /** The disk that it is a snapshot of. */
   readonly vdiUuid: string;
+  /** The snapshot's disk. */
   readonly snapshotVdiUuid: string;
+  /** Is the data gone? */
   readonly purged: boolean;
+  /** Why not. */
   readonly error?: unknown;
 }
 

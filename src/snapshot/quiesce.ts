@@ -1,4 +1,4 @@
-import { BackupError, type CallOptions, HostError, type RunRecorder } from '../core/index.ts';
+import { BackupError, type CallOptions, type HookReport, HostError } from '../core/index.ts';
 import type { Host, VmRecord } from '../host/index.ts';
 import { destroySnapshot } from './destroy-snapshot.ts';
 import { markSnapshot } from './mark-snapshot.ts';
@@ -12,13 +12,23 @@ export type QuiesceMode = 'never' | 'prefer' | 'require';
 
 /** How consistent a snapshot was to be, is, and why these are not the same. */
 export interface SnapshotConsistency {
+  /** What was asked for. */
   readonly requested: 'quiesced' | 'crash-consistent';
+  /** What it is. */
   readonly achieved: 'quiesced' | 'crash-consistent';
+  /** Why that is less. */
   readonly reason?: string | undefined;
 }
 
 /** Who is told how a snapshot came about. */
-export type SnapshotObserver = Pick<RunRecorder, 'fallBack' | 'hookEnded' | 'warn'>;
+export interface SnapshotObserver {
+  /** Another way than asked for is taken. */
+  fallBack(subject: string, from: string, to: string, reason: string): void;
+  /** A hook has ended, however it did. */
+  hookEnded(report: HookReport): void;
+  /** A person should know of it. */
+  warn(code: string, message: string): void;
+}
 
 export interface QuiesceSettings extends CallOptions {
   readonly mode: QuiesceMode;

@@ -1,7 +1,11 @@
 import { BackupError } from '../core/index.ts';
 import type { VmRecord } from '../host/index.ts';
 
-/** Throws `VM_NOT_SUPPORTED` where a snapshot cannot be right: templates, snapshots, control domains, ourselves. */
+/**
+ * Throws `VM_NOT_SUPPORTED` where a snapshot cannot be right: templates, snapshots, control domains, ourselves.
+ *
+ * @internal
+ */
 export function assertCanSnapshot(vm: VmRecord, { selfUuid }: { readonly selfUuid?: string | undefined } = {}): void {
   const reason = refusalOf(vm, selfUuid);
   if (reason === undefined) return;

@@ -21,6 +21,7 @@ import { assertCanSnapshot } from './refusals.ts';
 export interface TakeSnapshotOptions extends CallOptions {
   /** Names the run in the marks on the host. */
   readonly runId: string;
+  /** Who does the work: see {@link startRun}. */
   readonly runner: Runner;
   /**
    * Uuids of the VM's disks that are left out. A host that cannot leave disks out (before XenServer 8) snapshots all,
@@ -44,17 +45,25 @@ export interface TakeSnapshotOptions extends CallOptions {
   readonly observer?: SnapshotObserver | undefined;
   /** Milliseconds since 1970. */
   readonly now: number;
+  /** For tests. @defaultValue the machine's clock */
   readonly clock?: Clock | undefined;
 }
 
 /** A VM's snapshot on the host, marked as ours. */
 export interface Snapshot {
+  /** Of the snapshot. */
   readonly uuid: string;
+  /** Its handle in this session. */
   readonly ref: string;
+  /** Of the VM. */
   readonly vmUuid: string;
+  /** Its handle in this session. */
   readonly vmRef: string;
+  /** Those of the VM's disks that it holds. */
   readonly disks: readonly SnapshotDisk[];
+  /** What we have written on it. */
   readonly mark: OwnerMark;
+  /** What was asked for, and what it is. */
   readonly consistency: SnapshotConsistency;
   /** When the host was asked for it, in milliseconds since 1970. */
   readonly takenAt: number;
@@ -77,7 +86,11 @@ export async function takeSnapshot(host: Host, vm: VmRecord, options: TakeSnapsh
   }
 }
 
-/** As {@link takeSnapshot}, but a failure leaves everything to the caller's `discardRun`. */
+/**
+ * As {@link takeSnapshot}, but a failure leaves everything to the caller's `discardRun`.
+ *
+ * @internal
+ */
 export async function makeSnapshot(host: Host, vm: VmRecord, options: TakeSnapshotOptions): Promise<Snapshot> {
   assertCanSnapshot(vm, options);
   const { runId, runner, signal, excludeVdis = [], quiesce = 'never', hooks = {} } = options;
@@ -107,7 +120,11 @@ export async function makeSnapshot(host: Host, vm: VmRecord, options: TakeSnapsh
   return { uuid: mark.uuid, ref, vmUuid: vm.uuid, vmRef: vm.ref, disks, mark, consistency, takenAt };
 }
 
-/** Marks a snapshot as the base of the next incremental: from now on clean-up leaves it alone. */
+/**
+ * Marks a snapshot as the base of the next incremental: from now on clean-up leaves it alone.
+ *
+ * @internal
+ */
 export async function keepSnapshot(host: Host, snapshot: Snapshot, keptFor: KeptFor, name: string): Promise<void> {
   const kept = { ...snapshot.mark, state: 'kept', keptFor } as const;
   for (const disk of snapshot.disks) {

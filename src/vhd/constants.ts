@@ -27,6 +27,7 @@ export const FORMAT_VERSION = 0x00010000;
 /** Of the footer's features: must be set. */
 export const RESERVED_FEATURE = 2;
 
+/** The UUID of nothing. */
 export const NIL_UUID = '00000000-0000-0000-0000-000000000000';
 
 /**

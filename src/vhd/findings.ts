@@ -2,6 +2,7 @@ import { FormatError, type FormatErrorCode } from '../core/index.ts';
 
 /** Something about a VHD that is wrong (`error`) or unusual (`warning`: every reader we know copes). */
 export interface VhdFinding {
+  /** Readers refuse an `error`, and go on with a `warning`. */
   readonly severity: 'error' | 'warning';
   /** Stable, see `docs/errors.md`. */
   readonly code: FormatErrorCode;

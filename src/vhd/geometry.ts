@@ -2,8 +2,11 @@ import { SECTOR_SIZE } from './constants.ts';
 
 /** Cylinders, heads and sectors per track, for the BIOS and for tools that compute a disk's size from them. */
 export interface Geometry {
+  /** At most 65535. */
   readonly cylinders: number;
+  /** At most 16. */
   readonly heads: number;
+  /** At most 255. */
   readonly sectorsPerTrack: number;
 }
 

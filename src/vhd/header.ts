@@ -47,30 +47,42 @@ const locators: Field<readonly ParentLocator[]> = {
 };
 
 const fields = {
+  /** `cxsparse`. */
   cookie: ascii(8),
   /** All ones. */
   dataOffset: u64,
   /** Where the block table is, in bytes. */
   tableOffset: size64As('VHD_TABLE_OFFSET', 'header: block table offset'),
+  /** `0x10000`. */
   version: u32,
+  /** How many entries the block table has. */
   maxTableEntries: u32,
   /** Bytes of data in a block. */
   blockSize: u32,
+  /** Over the header, with zeros in the place of this field. */
   checksum: u32,
   /** The UUID in the parent's footer; all zeros: the parent is a raw file (XenServer). */
   parentUuid: uuid,
   /** When the parent was last written to, in seconds since 2000-01-01T00:00:00Z. */
   parentTimestamp: u32,
+  /** Zeros. */
   reserved: raw(4),
+  /** The name of the parent, as its maker called it. */
   parentName: utf16be(512),
+  /** Where texts lie that name the parent. */
   locators,
+  /** Zeros. */
   reserved2: raw(256),
 };
 
 /** Where a header holds its checksum, in bytes. */
 export const HEADER_CHECKSUM_AT = 36;
 
-/** The dynamic header: where the block table is, how large blocks are, who the parent is. */
+/**
+ * The dynamic header: where the block table is, how large blocks are, who the parent is.
+ *
+ * @interface
+ */
 export type VhdHeader = Shape<typeof fields>;
 
 /** Bytes to values and back. `encode` writes the checksum it is given: see {@link encodeHeader}. */

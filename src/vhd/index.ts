@@ -1,3 +1,9 @@
+/**
+ * VHD files, chains and streams: read, write, check, merge, relink.
+ *
+ * @module xen-backup-sdk/vhd
+ */
+
 export {
   FOOTER_SIZE,
   fromVhdTime,
@@ -12,6 +18,7 @@ export type { VhdFinding } from './findings.ts';
 export { encodeFooter, type VhdFooter } from './footer.ts';
 export { type Geometry, geometryOf } from './geometry.ts';
 export { encodeHeader, type ParentLocator, type VhdHeader } from './header.ts';
+export type { VhdBlocksOptions } from './vhd-blocks.ts';
 export {
   type OpenVhdChainOptions,
   type OpenVhdLayersOptions,

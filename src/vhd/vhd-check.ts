@@ -12,6 +12,7 @@ import type { VhdParent } from './vhd-link.ts';
  */
 export type VhdCheckLevel = 'structure' | 'bitmaps' | 'content';
 
+/** How {@link checkVhd} checks. */
 export interface CheckVhdOptions extends InspectOptions {
   /** @defaultValue `'structure'` */
   readonly level?: VhdCheckLevel | undefined;
@@ -21,14 +22,19 @@ export interface CheckVhdOptions extends InspectOptions {
 export interface VhdCheckReport {
   /** Is there no error? Warnings do not count. */
   readonly ok: boolean;
+  /** How deep was looked. */
   readonly level: VhdCheckLevel;
+  /** In the order in which they were met. */
   readonly findings: readonly VhdFinding[];
   /** What the file is; missing where its structure is broken. */
   readonly summary?: VhdSummary | undefined;
 }
 
+/** What a VHD is, for people and lists. */
 export interface VhdSummary {
+  /** Whether it stands alone. */
   readonly kind: VhdKind;
+  /** Its own, by which others name it as their parent. */
   readonly uuid: string;
   /** Of the disk, in bytes. */
   readonly size: number;
@@ -36,9 +42,13 @@ export interface VhdSummary {
   readonly fileSize: number;
   /** The program that made it, as it calls itself, for example `win`, `tap` or `qemu`. */
   readonly creator: string;
+  /** Of a differencing VHD. */
   readonly parent?: VhdParent | undefined;
+  /** In bytes; none for a fixed VHD. */
   readonly blockSize?: number | undefined;
+  /** How many blocks the disk has. */
   readonly blockCount?: number | undefined;
+  /** How many of them are in the file. */
   readonly allocatedBlockCount?: number | undefined;
   /** Bytes whose sectors the bitmaps mark; from level `bitmaps` on. */
   readonly markedBytes?: number | undefined;

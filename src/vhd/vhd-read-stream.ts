@@ -47,9 +47,13 @@ export interface ReadVhdStreamOptions extends CallOptions {
 
 /** A VHD that is being read in one forward pass: what its head says, and its blocks to come. */
 export interface VhdStreamReading extends AsyncDisposable {
+  /** The first one. */
   readonly footer: VhdFooter;
+  /** The dynamic header. */
   readonly header: VhdHeader;
+  /** A fixed VHD cannot be read so. */
   readonly kind: Exclude<VhdKind, 'fixed'>;
+  /** Its own, from the footer. */
   readonly uuid: string;
   /** Of the disk, in bytes; whole sectors. */
   readonly size: number;

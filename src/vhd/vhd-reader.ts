@@ -12,10 +12,13 @@ import type { VhdParent } from './vhd-link.ts';
 
 /** A VHD as a disk. Closing it closes its source. */
 export interface VhdDisk extends Disk {
+  /** The last one, or the first where that is damaged. */
   readonly footer: VhdFooter;
   /** `undefined` for a fixed disk. */
   readonly header: VhdHeader | undefined;
+  /** Whether it stands alone. */
   readonly kind: VhdKind;
+  /** Its own, from the footer. */
   readonly uuid: string;
   /** How a differencing disk names its parent; `undefined` for the others. */
   readonly parent?: VhdParent | undefined;

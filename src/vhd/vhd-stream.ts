@@ -16,8 +16,11 @@ import { planVhd, type ResolvedIdentity, resolveIdentity, type VhdIdentity, type
 
 /** A VHD whose bytes are yet to be read. */
 export interface VhdStream extends SizedStream {
+  /** As it will be written. */
   readonly footer: VhdFooter;
+  /** As it will be written. */
   readonly header: VhdHeader;
+  /** Its own, from the footer. */
   readonly uuid: string;
   /** Indexes of the blocks in it, ascending. */
   readonly blockIndexes: Uint32Array;

@@ -26,8 +26,11 @@ export interface WriteVhdOptions extends VhdIdentity, VhdBlocksOptions {
 export interface WrittenVhd {
   /** Of the file, in bytes. */
   readonly length: number;
+  /** Its own, from the footer. */
   readonly uuid: string;
+  /** As it was written. */
   readonly footer: VhdFooter;
+  /** As it was written. */
   readonly header: VhdHeader;
   /** Indexes of the blocks in it, ascending. */
   readonly blockIndexes: Uint32Array;

@@ -24,7 +24,9 @@ export function createDecompressor(compression: Exclude<XvaCompression, 'none'>)
 
 /** The bytes of an archive, and how they are, or were, compressed. */
 export interface ArchiveBytes {
+  /** By the first bytes. */
   readonly compression: XvaCompression;
+  /** To be iterated once. */
   readonly bytes: AsyncGenerator<Uint8Array, void>;
 }
 

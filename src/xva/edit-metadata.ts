@@ -5,8 +5,11 @@ import type { XmlRpcStruct } from './xml-rpc.ts';
 
 /** What to change of an archive's VM; what is not named stays. */
 export interface XvaVmEdits {
+  /** @defaultValue as it is */
   readonly uuid?: string | undefined;
+  /** @defaultValue as it is */
   readonly name?: string | undefined;
+  /** @defaultValue as it is */
   readonly description?: string | undefined;
   /** The archive of a snapshot says `true`: set it to `false`, or the VM comes back as a template. */
   readonly isTemplate?: boolean | undefined;
@@ -15,7 +18,14 @@ export interface XvaVmEdits {
   /** Leaves the seed out from which a host derives MACs: it then makes a new one. */
   readonly dropMacSeed?: boolean | undefined;
   /** The storage that the records of all disks name; CDs keep theirs. An import of the data goes by its own argument. */
-  readonly sr?: { readonly uuid: string; readonly name?: string | undefined } | undefined;
+  readonly sr?:
+    | {
+        /** Of the storage. */
+        readonly uuid: string;
+        /** @defaultValue as the archive has it */
+        readonly name?: string | undefined;
+      }
+    | undefined;
 }
 
 /**

@@ -8,7 +8,9 @@ export interface XvaFinding {
   readonly entry: string;
   /** Where it is, in bytes from the start of the uncompressed archive. */
   readonly offset: number;
+  /** What would have been right. */
   readonly expected: string;
+  /** What was found. */
   readonly actual: string;
   /** All of it as a sentence. */
   readonly message: string;

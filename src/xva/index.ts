@@ -1,5 +1,11 @@
+/**
+ * XVA archives of whole VMs: read, write, check, and rewrite in passing.
+ *
+ * @module xen-backup-sdk/xva
+ */
+
 export { XVA_CHUNK_SIZE, type XvaChecksum, type XvaCompression } from './constants.ts';
-export { peekCompression as peekXvaCompression } from './decompress.ts';
+export { type ArchiveBytes, peekCompression as peekXvaCompression } from './decompress.ts';
 export { editXvaVm, type XvaVmEdits } from './edit-metadata.ts';
 export type { XvaFinding } from './findings.ts';
 export { readMetadataArchive, writeMetadataArchive } from './metadata-archive.ts';

@@ -17,6 +17,7 @@ export interface OvaObject {
 export interface OvaMetadata {
   /** Product, build, `xapi_major`, `xapi_minor`, `export_vsn`. */
   readonly version: XmlRpcStruct;
+  /** Every record, in the order of the archive. */
   readonly objects: readonly OvaObject[];
 }
 

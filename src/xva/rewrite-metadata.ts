@@ -33,6 +33,7 @@ export interface RewrittenXva extends AsyncDisposable {
   readonly compression: XvaCompression;
   /** In bytes; `undefined` where it is compressed, or `plainLength` was not given. */
   readonly length: number | undefined;
+  /** The archive's bytes, to be iterated once. */
   readonly chunks: AsyncIterable<Uint8Array>;
   /** Gives up what was not read. */
   close(): Promise<void>;

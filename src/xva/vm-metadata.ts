@@ -4,12 +4,17 @@ import { isTrue, mapOf, numberOf, textOf } from './record-fields.ts';
 
 /** A drive of a VM: disk, CD or floppy. */
 export interface XvaDrive {
+  /** `Ref:<n>`: its name in this archive. */
   readonly id: string;
+  /** Of the VBD. */
   readonly uuid: string;
   /** Its position, `userdevice`. */
   readonly device: string;
+  /** What kind of drive. */
   readonly type: 'Disk' | 'CD' | 'Floppy';
+  /** May the guest write? */
   readonly mode: 'RO' | 'RW';
+  /** Does the VM boot from it? */
   readonly bootable: boolean;
   /** The VDI in it; `undefined` where it is empty or the archive does not describe it. */
   readonly vdi?: XvaVdi | undefined;
@@ -17,19 +22,27 @@ export interface XvaDrive {
 
 /** A virtual disk image, whether or not the archive holds its data. */
 export interface XvaVdi {
+  /** `Ref:<n>`: its name in this archive. */
   readonly id: string;
+  /** Of the source. */
   readonly uuid: string;
+  /** As people call it. */
   readonly name: string;
   /** In bytes; `undefined` where the record has none. */
   readonly size: number | undefined;
+  /** `user`, `system`, `suspend` … */
   readonly type: string;
+  /** Where it lay; `undefined` where the archive does not describe it. */
   readonly sr?: XvaSr | undefined;
 }
 
 /** A storage repository. */
 export interface XvaSr {
+  /** `Ref:<n>`: its name in this archive. */
   readonly id: string;
+  /** Of the source. */
   readonly uuid: string;
+  /** As people call it. */
   readonly name: string;
   /** `ext`, `lvm`, `nfs`, `iso` … */
   readonly type: string;
@@ -37,37 +50,70 @@ export interface XvaSr {
 
 /** A network interface of a VM. */
 export interface XvaNic {
+  /** `Ref:<n>`: its name in this archive. */
   readonly id: string;
+  /** Of the VIF. */
   readonly uuid: string;
   /** Its position. */
   readonly device: string;
+  /** The address; may be empty. */
   readonly mac: string;
+  /** In bytes; `undefined` where the record has none. */
   readonly mtu: number | undefined;
-  readonly network?: { readonly id: string; readonly uuid: string; readonly name: string; readonly bridge: string };
+  /** Its network; `undefined` where the archive does not describe it. */
+  readonly network?: {
+    /** `Ref:<n>`: its name in this archive. */
+    readonly id: string;
+    /** Of the source. */
+    readonly uuid: string;
+    /** As people call it. */
+    readonly name: string;
+    /** The bridge on the source's hosts. */
+    readonly bridge: string;
+  };
 }
 
 /** A VM as an archive describes it. Sizes in bytes. */
 export interface XvaVm {
+  /** `Ref:<n>`: its name in this archive. */
   readonly id: string;
+  /** Of the VM; of a snapshot's archive the snapshot's. */
   readonly uuid: string;
+  /** As people call it. */
   readonly name: string;
+  /** What people wrote about it. */
   readonly description: string;
+  /** So are snapshots. */
   readonly isTemplate: boolean;
+  /** `Halted`, `Running`, `Suspended` … */
   readonly powerState: string;
-  readonly cpus: { readonly max: number | undefined; readonly atStartup: number | undefined };
+  /** How many processors; `undefined` where the record has none. */
+  readonly cpus: {
+    /** At most. */
+    readonly max: number | undefined;
+    /** When it starts. */
+    readonly atStartup: number | undefined;
+  };
+  /** In bytes; `undefined` where the record has none. */
   readonly memory: {
+    /** The most that it can ever have. */
     readonly staticMax: number | undefined;
+    /** The most that it has while it runs. */
     readonly dynamicMax: number | undefined;
+    /** The least that it has while it runs. */
     readonly dynamicMin: number | undefined;
+    /** The least that it can ever have. */
     readonly staticMin: number | undefined;
   };
   /** `hvm`, `pv`, `pvh` …; empty in archives of old hosts. */
   readonly domainType: string;
   /** Of HVM guests; `undefined` for paravirtual ones. */
   readonly firmware: 'bios' | 'uefi' | undefined;
+  /** Is it asked for? */
   readonly secureBoot: boolean;
   /** The order of boot devices, such as `cdn`; empty for paravirtual guests. */
   readonly bootOrder: string;
+  /** Does a virtual TPM belong to it? */
   readonly hasVtpm: boolean;
   /** In the order of their positions. */
   readonly drives: readonly XvaDrive[];

@@ -3,12 +3,14 @@ import { FormatError } from '../core/index.ts';
 
 /** A moment as the host writes it, `20261122T18:05:12Z`: kept as text, since nobody here calculates with it. */
 export class XmlRpcDateTime {
+  /** As the host wrote it. */
   readonly text: string;
   constructor(text: string) {
     this.text = text;
   }
 }
 
+/** Members by name. */
 export interface XmlRpcStruct {
   [member: string]: XmlRpcValue;
 }

@@ -11,9 +11,11 @@ export interface XvaDisk {
   readonly size: number;
   /** Of the source. A host gives imported disks new ones: they are matched by `device`. */
   readonly vdiUuid: string;
+  /** As the source disk was called. */
   readonly name: string;
   /** The position at which the VM has it, `userdevice`; empty for a suspended VM's memory. */
   readonly device: string;
+  /** Does the VM boot from it? */
   readonly bootable: boolean;
   /** `user`, `system`, `suspend` … */
   readonly type: string;
@@ -21,7 +23,9 @@ export interface XvaDisk {
 
 /** What the head of an archive tells. */
 export interface XvaHead {
+  /** The whole of `ova.xml`. */
   readonly metadata: OvaMetadata;
+  /** How the archive is compressed. */
   readonly compression: XvaCompression;
   /** Those that should have data, in the order in which it comes. */
   readonly disks: readonly XvaDisk[];

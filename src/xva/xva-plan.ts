@@ -8,9 +8,15 @@ import { type XvaDisk, xvaDisks } from './xva-disks.ts';
 
 /** What an archive is made of. */
 export interface XvaContents {
+  /** Describes the VM, and every disk that has data. */
   readonly metadata: OvaMetadata;
   /** One for each disk of the metadata that has data, see {@link xvaDisks}, of exactly its size. */
-  readonly disks: readonly { readonly id: string; readonly disk: Disk }[];
+  readonly disks: readonly {
+    /** The disk's in the metadata, `Ref:<n>`. */
+    readonly id: string;
+    /** Its data. */
+    readonly disk: Disk;
+  }[];
 }
 
 /** A disk of a planned archive, and the numbers of the chunks that it will have. */

@@ -18,6 +18,7 @@ export interface ReadXvaStreamOptions extends CallOptions {
 
 /** One disk and its data. */
 export interface XvaDiskContents {
+  /** What `ova.xml` says about it. */
   readonly disk: XvaDisk;
   /**
    * A block for each chunk with data, its checksum verified before it is given; what is left out is zero. What is not

@@ -13,9 +13,11 @@ export interface XvaImageDisk extends XvaDisk, Disk {}
 
 /** An uncompressed archive as a file, opened. */
 export interface XvaImage extends AsyncDisposable {
+  /** The whole of `ova.xml`. */
   readonly metadata: OvaMetadata;
   /** In the order of their ids as text. */
   readonly disks: readonly XvaImageDisk[];
+  /** Closes the source. */
   close(): Promise<void>;
 }
 

@@ -8,6 +8,7 @@ import { type XvaEvent, XvaFault } from './xva-walk.ts';
 export interface XvaDiskReport extends XvaDisk {
   /** Bytes in chunks; the rest is zero. */
   readonly dataBytes: number;
+  /** How many chunks hold them. */
   readonly chunks: number;
   /** Does its data reach its end? */
   readonly complete: boolean;
@@ -17,19 +18,29 @@ export interface XvaDiskReport extends XvaDisk {
 export interface XvaReport {
   /** Is nothing wrong? */
   readonly ok: boolean;
+  /** How the archive is compressed. */
   readonly compression: XvaCompression;
   /** Of the archive as it came, in bytes. */
   readonly length: number;
   /** Of the archive without its compression, in bytes. */
   readonly plainLength: number;
+  /** How many chunks it has, of all disks. */
   readonly chunks: number;
   /** The kinds of checksum in it. */
   readonly checksums: readonly XvaChecksum[];
+  /** Every disk that should have data. */
   readonly disks: readonly XvaDiskReport[];
   /** What is wrong, the first 20; in the order in which it was met. */
   readonly findings: readonly XvaFinding[];
   /** Where the first of them is. */
-  readonly firstBad?: { readonly entry: string; readonly offset: number } | undefined;
+  readonly firstBad?:
+    | {
+        /** The name of the entry; empty where there is none yet. */
+        readonly entry: string;
+        /** In bytes from the start of the uncompressed archive. */
+        readonly offset: number;
+      }
+    | undefined;
 }
 
 const MOST_FINDINGS = 20;

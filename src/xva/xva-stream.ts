@@ -25,6 +25,7 @@ export interface XvaOutput {
   readonly length: number | undefined;
   /** Without compression, in bytes. */
   readonly plainLength: number;
+  /** The archive's bytes, to be iterated once. */
   readonly chunks: AsyncIterable<Uint8Array>;
 }
 
