@@ -14,23 +14,32 @@ export interface ByteEstimate {
 
 /** The layer and snapshot that a delta builds on. */
 export interface DiskBase {
+  /** The point that holds the layer. */
   readonly point: string;
+  /** The disk's snapshot on the host. */
   readonly snapshotVdiUuid: string;
 }
 
 /** The point that deltas may build on, or why there is none. */
 export type PointBase = { readonly manifest: Manifest } | { readonly missing: string };
 
+/** What happens to one disk of the VM. */
 export interface DiskPlan {
+  /** The disk. */
   readonly vdiUuid: string;
+  /** As people call it. */
   readonly name: string;
   /** `userdevice` of its VBD. */
   readonly device: string;
   /** Virtual size, in bytes. */
   readonly size: number;
+  /** The storage that it lies on. */
   readonly srUuid: string;
+  /** As people call it. */
   readonly srName: string;
+  /** `ext`, `nfs`, `lvm` … */
   readonly srType: string;
+  /** `delta`: only what differs from its base. */
   readonly mode: 'full' | 'delta' | 'excluded';
   /** Why this mode. */
   readonly reason: string;
@@ -38,6 +47,7 @@ export interface DiskPlan {
    * How a full of this disk travels: also what a delta falls back to. `xva`: inside the image of the whole VM.
    */
   readonly transport: 'raw' | 'vhd' | 'xva';
+  /** Why a full would travel so. */
   readonly transportReason: string;
   /** What the layer is stored as; a VHD ends at 2040 GiB. */
   readonly format: 'vhd' | 'raw';
@@ -45,13 +55,17 @@ export interface DiskPlan {
   readonly base?: DiskBase | undefined;
   /** Will the run turn changed block tracking on for it, before its snapshot? */
   readonly enableTracking: boolean;
+  /** How much will move. */
   readonly expectedBytes: ByteEstimate;
 }
 
 /** Something that makes the run impossible or wrong; a plan with conflicts is not run. */
 export interface PlanConflict {
+  /** Stable; each is explained in `docs/errors.md`. */
   readonly code: string;
+  /** What it is about: a uuid. */
   readonly subject: string;
+  /** One sentence for people. */
   readonly message: string;
   /** Of `CBT_UNAVAILABLE`: `version` or `licence`. */
   readonly reason?: string | undefined;
@@ -59,17 +73,30 @@ export interface PlanConflict {
 
 /** Plain data: what a run would do, and why. It can be stored, shown, approved, and run later by another process. */
 export interface BackupPlan {
+  /** Of this document. */
   readonly format: 1;
+  /** How the point will be made. */
   readonly strategy: Strategy;
   /** ISO 8601, UTC. */
   readonly plannedAt: string;
-  readonly vm: { readonly uuid: string; readonly name: string; readonly powerState: string };
+  /** The VM, as it was when it was planned. */
+  readonly vm: {
+    /** Its uuid. */
+    readonly uuid: string;
+    /** As people call it. */
+    readonly name: string;
+    /** `Running`, `Halted`, `Suspended`, `Paused`. */
+    readonly powerState: string;
+  };
+  /** The repository that the plan is for; no other runs it. */
   readonly repositoryId: string;
   /** `incr` as soon as one disk is a delta. */
   readonly type: 'full' | 'incr';
   /** The point that the deltas build on: the newest (changed-blocks), or the last full (image). */
   readonly basePoint?: string | undefined;
+  /** Every disk of the VM, those that are left out, too. */
   readonly disks: readonly DiskPlan[];
+  /** Of all disks together. */
   readonly expectedBytes: ByteEstimate;
   /** Stays this run's snapshot on the host, as the base of the next incremental? */
   readonly keepForIncremental: boolean;
@@ -85,11 +112,14 @@ export interface BackupPlan {
   readonly sampleUnchanged: number;
   /** Is the data of the kept snapshot thrown away once the point is durable? */
   readonly purgeSnapshotData: boolean;
+  /** `omit`: without the contents of virtual TPMs and UEFI variables. */
   readonly vtpm: 'include' | 'omit';
   /** What the host is asked to do with the image; of the image strategy only. */
   readonly compression?: 'none' | 'zstd' | undefined;
   /** Uuid of the network for NBD; any, if none is named. */
   readonly network?: string | undefined;
+  /** Empty, or the plan is not run. */
   readonly conflicts: readonly PlanConflict[];
+  /** Every choice with its reason. */
   readonly decisions: readonly Decision[];
 }

@@ -1,3 +1,9 @@
+/**
+ * Plans and runs backups by both strategies.
+ *
+ * @module xen-backup-sdk/backup
+ */
+
 export type { BackupPlan, ByteEstimate, DiskBase, DiskPlan, PlanConflict } from './backup-plan.ts';
 export { type PlanBackupOptions, planBackup } from './plan-backup.ts';
 export { type BackupResult, backupVm, type RunBackupOptions, runBackup } from './run-backup.ts';

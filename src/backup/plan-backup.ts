@@ -104,6 +104,7 @@ export interface PlanBackupOptions extends CallOptions {
   readonly network?: string | undefined;
   /** The uuid of the VM that runs this program: it cannot back up itself. */
   readonly selfUuid?: string | undefined;
+  /** For tests. @defaultValue the machine's clock */
   readonly clock?: Clock | undefined;
 }
 

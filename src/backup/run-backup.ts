@@ -39,6 +39,7 @@ export interface RunBackupOptions extends WaitOptions, ProgressOptions {
    * @defaultValue `120000`
    */
   readonly cleanUpMs?: number | undefined;
+  /** For tests. @defaultValue the machine's clock */
   readonly clock?: Clock | undefined;
   /**
    * A lease of the VM that the caller holds, and gives back itself.
@@ -49,8 +50,11 @@ export interface RunBackupOptions extends WaitOptions, ProgressOptions {
 
 /** A finished backup. */
 export interface BackupResult {
+  /** The restore point that exists now. */
   readonly point: PointId;
+  /** What the repository has about it. */
   readonly manifest: Manifest;
+  /** What the run did. */
   readonly report: RunReport;
 }
 

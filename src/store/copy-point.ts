@@ -11,6 +11,7 @@ import type { Store } from './store.ts';
 
 export interface CopyPointOptions extends WaitOptions, ProgressOptions {}
 
+/** What {@link copyPoint} did. */
 export interface CopyReport {
   /** Copied now, root first. */
   readonly copied: readonly PointId[];

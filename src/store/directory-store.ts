@@ -18,6 +18,7 @@ const log = createLog('store');
 /** What is being written lies here, in a folder for the owner only, on the file system it will be published on. */
 const TEMP = '.tmp';
 
+/** How {@link directoryStore} works. */
 export interface DirectoryStoreOptions {
   /** @defaultValue the machine's clock */
   readonly clock?: Clock | undefined;

@@ -1,3 +1,9 @@
+/**
+ * Named bytes, the repository of restore points in them, retention, verification.
+ *
+ * @module xen-backup-sdk/store
+ */
+
 export { type CopyPointOptions, type CopyReport, copyPoint } from './copy-point.ts';
 export { type DirectoryStoreOptions, directoryStore } from './directory-store.ts';
 export type { StoreInput } from './intake.ts';

@@ -7,6 +7,7 @@ import type { StagedFile, WriteOptions } from './store.ts';
 /** What the caller tells about a point; the rest of the manifest is the writer's. */
 export type PointContent = Omit<Manifest, 'files' | 'format' | 'point' | 'writer'>;
 
+/** What a file of a point is. */
 export type FileRole = ManifestFile['role'];
 
 /**
@@ -14,9 +15,13 @@ export type FileRole = ManifestFile['role'];
  * is an `abort`.
  */
 export interface PointWriter extends AsyncDisposable {
+  /** The point that is being written. */
   readonly id: PointId;
+  /** The VM that it is of. */
   readonly vmUuid: string;
+  /** Its name. */
   readonly point: string;
+  /** As it was begun. */
   readonly type: PointType;
   /** What the point's files other than disks are called, relative to the VM's folder. */
   readonly fileNames: PointFileNames;

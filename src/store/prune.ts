@@ -21,18 +21,23 @@ export interface PlanPruneOptions extends CallOptions {
 
 /** A point that is there and cannot be read: none of its VM's is expired while nobody knows what it needs. */
 export interface UnreadablePoint extends PointId {
+  /** Why it cannot be read. */
   readonly reason: string;
 }
 
 /** Plain data: what a prune would remove, and why every other point stays. */
 export interface PrunePlan {
+  /** Of this document. */
   readonly format: 1;
+  /** The repository that the plan is for; no other runs it. */
   readonly repositoryId: string;
   /** ISO 8601, UTC. */
   readonly plannedAt: string;
+  /** As it was given. */
   readonly policy: RetentionPolicy;
   /** Every point that can be read, by time. */
   readonly points: readonly RetentionVerdict[];
+  /** None of their VMs' points expire. */
   readonly unreadable: readonly UnreadablePoint[];
   /** Could the store promise that it lists all? If not, nothing expires. */
   readonly complete: boolean;
@@ -45,16 +50,24 @@ export interface PruneOptions extends WaitOptions, ProgressOptions {
   readonly clock?: Clock | undefined;
 }
 
+/** What a prune did. */
 export interface PruneReport {
   /** Increments that were made fulls. */
   readonly merged: readonly PointId[];
   /** Increments that could not be, since something below them is broken or the VM has another writer: they stay. */
-  readonly unmerged: readonly (PointId & { readonly reason: string })[];
+  readonly unmerged: readonly (PointId & {
+    /** What is broken, or who writes. */
+    readonly reason: string;
+  })[];
+  /** They expired, and are gone. */
   readonly removed: readonly PointId[];
   /** Points of the plan that were gone already. */
   readonly gone: readonly PointId[];
   /** Points that came to be needed since the plan was made, or whose VM has another writer: they stay. */
-  readonly kept: readonly (PointId & { readonly reason: string })[];
+  readonly kept: readonly (PointId & {
+    /** What needs it, or who writes. */
+    readonly reason: string;
+  })[];
 }
 
 /** See `Repository.planPrune`. */

@@ -10,6 +10,7 @@ import type { VerifyOptions, VerifyReport } from './verify-report.ts';
 
 /** A restore point, as far as its name tells. */
 export interface PointSummary extends PointId {
+  /** As its name says; a merged increment is a `full` in its manifest only. */
   readonly type: PointType;
   /** ISO 8601, UTC: when the point was begun. */
   readonly createdAt: string;
@@ -60,6 +61,7 @@ export interface BeginOptions extends WaitOptions {
 export interface Repository {
   /** A uuid, made with the repository. */
   readonly id: string;
+  /** Where the points lie. */
   readonly store: Store;
   /** The points by time, from names alone: no manifest is read. The same time: by VM. */
   list(options?: ListOptions): Promise<PointSummary[]>;

@@ -8,11 +8,15 @@ import { type Period, periodOf } from './periods.ts';
 export interface RetentionPolicy {
   /** The newest so many. */
   readonly keepLast?: number | undefined;
+  /** The newest of each of the last so many hours that have one. */
   readonly keepHourly?: number | undefined;
+  /** The newest of each of the last so many days that have one. */
   readonly keepDaily?: number | undefined;
   /** Weeks begin on Monday (ISO 8601). */
   readonly keepWeekly?: number | undefined;
+  /** The newest of each of the last so many months that have one. */
   readonly keepMonthly?: number | undefined;
+  /** The newest of each of the last so many years that have one. */
   readonly keepYearly?: number | undefined;
   /** All that are younger, in milliseconds. */
   readonly keepWithinMs?: number | undefined;
@@ -40,7 +44,9 @@ export interface RetentionPolicy {
 
 /** A point, as far as retention looks at it. */
 export interface RetentionPoint extends PointId {
+  /** Rules count for each strategy by itself. */
   readonly strategy: Strategy;
+  /** Does it need another point? */
   readonly type: PointType;
   /** ISO 8601, UTC. */
   readonly createdAt: string;
@@ -54,19 +60,42 @@ export interface RetentionPoint extends PointId {
 
 /** Why a point stays or goes. */
 export type RetentionReason =
-  | { readonly rule: 'last' | Period | 'within'; readonly detail: string }
-  /** The newest of its VM and strategy. */
-  | { readonly rule: 'newest' }
-  /** The next increment builds on it. */
-  | { readonly rule: 'base' }
-  /** Points that stay need it. */
-  | { readonly rule: 'needed'; readonly by: readonly string[] }
-  /** No rule keeps it. */
-  | { readonly rule: 'expired'; readonly detail: string }
-  /** Nobody can know what needs it. */
-  | { readonly rule: 'unsure'; readonly detail: string };
+  | {
+      /** A rule of the policy keeps it. */
+      readonly rule: 'last' | Period | 'within';
+      /** In words. */
+      readonly detail: string;
+    }
+  | {
+      /** The newest of its VM and strategy. */
+      readonly rule: 'newest';
+    }
+  | {
+      /** The next increment builds on it. */
+      readonly rule: 'base';
+    }
+  | {
+      /** Points that stay need it. */
+      readonly rule: 'needed';
+      /** Which. */
+      readonly by: readonly string[];
+    }
+  | {
+      /** No rule keeps it. */
+      readonly rule: 'expired';
+      /** In words. */
+      readonly detail: string;
+    }
+  | {
+      /** Nobody can know what needs it. */
+      readonly rule: 'unsure';
+      /** In words. */
+      readonly detail: string;
+    };
 
+/** A point, and what is to become of it. */
 export interface RetentionVerdict extends RetentionPoint {
+  /** What is to become of it. */
   readonly action: 'keep' | 'expire';
   /** At least one. */
   readonly reasons: readonly RetentionReason[];

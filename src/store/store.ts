@@ -72,12 +72,14 @@ export interface Store extends AsyncDisposable {
    * @returns what was removed, for a log.
    */
   removeAbandoned(options?: AbandonedOptions): Promise<readonly string[]>;
+  /** Gives up what the store holds open. Objects that are open stay so. */
   close(): Promise<void>;
 }
 
 /** After a day without a byte a temporary file may be called abandoned, in milliseconds. */
 export const DEFAULT_ABANDONED_AFTER_MS = 24 * 60 * 60 * 1000;
 
+/** What counts as abandoned. */
 export interface AbandonedOptions {
   /**
    * How long nobody has written to it, in milliseconds.

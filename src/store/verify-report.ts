@@ -17,6 +17,7 @@ export interface Damage {
   readonly file: string;
   /** The code of the error that reading it gives. */
   readonly code: string;
+  /** One sentence for people. */
   readonly message: string;
 }
 
@@ -34,7 +35,9 @@ export interface PointReport extends PointId {
 
 /** The outcome of `verify`: plain data. */
 export interface VerifyReport {
+  /** How deep was looked. */
   readonly level: 'structure' | 'content';
+  /** Is there no damage at all? */
   readonly ok: boolean;
   /** By time. */
   readonly points: readonly PointReport[];

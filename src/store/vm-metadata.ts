@@ -2,20 +2,41 @@ import { BackupError } from '../core/index.ts';
 import { arrayOf, type Check, FieldError, integer, object } from './fields.ts';
 
 /** Version of the document in `<point>.metadata.json`. */
-export const VM_METADATA_FORMAT = { major: 1, minor: 0 } as const;
+export const VM_METADATA_FORMAT = {
+  /** Changes where an older reader would read wrongly. */
+  major: 1,
+  /** Changes where fields are added. */
+  minor: 0,
+} as const;
 
 /** A host's record at rest: references are uuids of other records of the document, or `null`. */
-export type StoredRecord = Readonly<Record<string, unknown>> & { readonly uuid: string };
+export type StoredRecord = Readonly<Record<string, unknown>> & {
+  /** By which other records name it. */
+  readonly uuid: string;
+};
 
 /** Everything a VM is besides its data: `<point>.metadata.json`. */
 export interface VmMetadata {
-  readonly format: { readonly major: number; readonly minor: number };
+  /** See {@link VM_METADATA_FORMAT}. */
+  readonly format: {
+    /** A reader refuses a newer one. */
+    readonly major: number;
+    /** A newer one only adds fields. */
+    readonly minor: number;
+  };
+  /** The VM. */
   readonly VM: StoredRecord;
+  /** Its drives. */
   readonly VBD: readonly StoredRecord[];
+  /** The disks in them, and the memory of a suspended VM. */
   readonly VDI: readonly StoredRecord[];
+  /** Its network interfaces. */
   readonly VIF: readonly StoredRecord[];
+  /** Its virtual TPMs; empty where they were to be left out. */
   readonly VTPM: readonly StoredRecord[];
+  /** The networks of its interfaces. */
   readonly network: readonly StoredRecord[];
+  /** The storage of its disks. */
   readonly SR: readonly StoredRecord[];
 }
 
