@@ -182,9 +182,17 @@ export interface Host extends AsyncDisposable {
    *
    * Only getters are repeated when a connection breaks. After `HOST_UNREACHABLE` or `TIMEOUT` any other call may have been
    * carried out: look before you repeat one that makes something.
+   *
+   * @throws HostError `HOST_CALL_FAILED` with the host's own code; BackupError `HOST_UNREACHABLE`, `TIMEOUT`,
+   * `HOST_ANSWER_INVALID`.
    */
   call<T = unknown>(method: string, ...args: unknown[]): Promise<T>;
-  /** Runs `Async.<method>`, waits for its task, destroys the task; an abort cancels it on the host. */
+  /**
+   * Runs `Async.<method>`, waits for its task, destroys the task; an abort cancels it on the host.
+   *
+   * @throws HostError `HOST_CALL_FAILED`, `TASK_FAILED`, with the host's own code; BackupError `TASK_VANISHED` where the host
+   * forgot the task, `HOST_UNREACHABLE`.
+   */
   callAsync<T = unknown>(method: string, args: readonly unknown[], options?: AsyncCallOptions): Promise<T>;
 
   /** One record by uuid or reference; `HostError` (`UUID_INVALID`, `HANDLE_INVALID`) where it is gone. */
@@ -202,7 +210,12 @@ export interface Host extends AsyncDisposable {
   listDisks(vm: ObjectId): Promise<VmDisk[]>;
   /** All networks of the pool, with the addresses that its hosts have on them. */
   listNetworks(): Promise<NetworkInfo[]>;
-  /** Gives the network the purpose `nbd`; does nothing where it has it. */
+  /**
+   * Gives the network the purpose `nbd`; does nothing where it has it.
+   *
+   * @throws BackupError `NOT_FOUND`; `HOST_NOT_SUPPORTED` before XenServer 7.3; `NBD_UNAVAILABLE` where another network of the
+   * pool offers NBD without TLS.
+   */
   enableNbd(network: ObjectId): Promise<void>;
   /** Takes the purpose `nbd` from the network; does nothing where it has it not. */
   disableNbd(network: ObjectId): Promise<void>;
@@ -210,6 +223,8 @@ export interface Host extends AsyncDisposable {
   /**
    * The VM as one archive (XVA) with the data of all disks. It must be halted or suspended, or a snapshot. That the chunks
    * end proves that the host has sent all, not that all has arrived: `checkingXva` does.
+   *
+   * @throws as {@link exportDisk} does.
    */
   exportVm(vm: ObjectId, options?: ExportVmOptions): Promise<DiskExport>;
   /**
@@ -217,17 +232,31 @@ export interface Host extends AsyncDisposable {
    * see `rewriteXvaMetadata`. On a failure the host removes what it made.
    *
    * @returns references of the VMs made.
+   * @throws as {@link importDisk} does.
    */
   importVm(archive: SizedStream, options?: ImportVmOptions): Promise<string[]>;
-  /** A disk that no running VM writes to (a snapshot), as raw bytes or as a VHD. */
+  /**
+   * A disk that no running VM writes to (a snapshot), as raw bytes or as a VHD.
+   *
+   * @throws HostError `TRANSFER_FAILED` with the host's own code; BackupError `TRANSFER_CUT` where the connection ended
+   * early, `TIMEOUT`, `HOST_UNREACHABLE`; all of them from the chunks, too.
+   */
   exportDisk(vdi: ObjectId, options?: ExportDiskOptions): Promise<DiskExport>;
-  /** Sends a stream of exactly known length into an existing VDI and waits for the host's verdict. */
+  /**
+   * Sends a stream of exactly known length into an existing VDI and waits for the host's verdict.
+   *
+   * @throws HostError `TRANSFER_FAILED` with the host's own code; BackupError `TRANSFER_CUT`, `TIMEOUT`, `HOST_UNREACHABLE`.
+   */
   importDisk(vdi: ObjectId, stream: SizedStream, options?: ImportDiskOptions): Promise<void>;
   /** The VM's metadata archive: a tar with `ova.xml`. */
   exportMetadata(vm: ObjectId, options?: CallOptions): Promise<Uint8Array>;
   /** @returns references of the VMs made. */
   importMetadata(archive: Uint8Array, options?: ImportMetadataOptions): Promise<string[]>;
-  /** Opens a disk that no running VM writes to (a snapshot) for reading over NBD. */
+  /**
+   * Opens a disk that no running VM writes to (a snapshot) for reading over NBD.
+   *
+   * @throws BackupError `NBD_UNAVAILABLE` with the reason; NbdError where connecting fails.
+   */
   openNbd(vdi: ObjectId, options?: OpenNbdOptions): Promise<Disk>;
   /**
    * Tries whether one NBD server of the pool serves us over TLS: without a retry, so that a person sees what is.

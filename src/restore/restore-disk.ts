@@ -32,6 +32,8 @@ export interface RestoreDiskOptions extends CallOptions {
  * existing one cannot be taken back.
  *
  * @returns the uuid of the disk.
+ * @throws BackupError `PLAN_CONFLICT` for an existing disk that is too small; `CLEAN_UP_INCOMPLETE` where a new disk is left
+ * after a failure, which is the `cause`; what `Repository.openDisk` and `Host.importDisk` throw.
  */
 export async function restoreDisk(
   host: Host,

@@ -190,7 +190,11 @@ async function withoutImage(host: Host, plan: RestorePlan): Promise<RestorePlan>
   return { ...plan, disks };
 }
 
-/** Plans and runs a restore of one VM: {@link planRestore}, then {@link runRestore}. */
+/**
+ * Plans and runs a restore of one VM: {@link planRestore}, then {@link runRestore}.
+ *
+ * @throws what either throws.
+ */
 export async function restoreVm(
   host: Host,
   repository: Repository,

@@ -27,7 +27,11 @@ export interface VerifiedDisk {
 
 /**
  * Reads restored disks back from the host, whole, and compares every byte with the point. The VM must not have been
- * started since. A disk that was excluded from the backup and came back empty must be zeros. Storage may round a disk up: what lies behind the original's end must be zeros.
+ * started since. A disk that was excluded from the backup and came back empty must be zeros. Storage may round a disk up:
+ * what lies behind the original's end must be zeros. A difference is told, not thrown.
+ *
+ * @throws BackupError `STREAM_LENGTH` where a restored disk is shorter; what `Repository.openDisk` and `Host.exportDisk`
+ * throw.
  */
 export async function verifyRestored(
   host: Host,

@@ -32,6 +32,7 @@ const REFUSALS: ReadonlySet<string> = new Set([
  * the others. While tracking is on, the host refuses to move the disk to other storage (`VDI_CBT_ENABLED`).
  *
  * @param vdis uuids or references of live disks.
+ * @throws HostError where the host fails otherwise, for example with `HANDLE_INVALID`.
  */
 export function enableChangedBlockTracking(
   host: Host,

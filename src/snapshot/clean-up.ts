@@ -90,7 +90,8 @@ export async function findLeftovers(host: Host, options: FindLeftoversOptions = 
 
 /**
  * Removes what {@link findLeftovers} found, each after a second look; goes on after a failure and tells it. An intent
- * stays where a snapshot of its run does: it may be all that proves whose that is.
+ * stays where a snapshot of its run does: it may be all that proves whose that is. What cannot be removed, or is no longer
+ * what was found (`CLEAN_UP_INCOMPLETE`), is told and not thrown.
  */
 export async function cleanUp(
   host: Host,

@@ -75,6 +75,9 @@ export interface Snapshot {
  * leaves nothing that cannot be found. Each disk is consistent in itself; the host snapshots them one after another.
  *
  * A failure removes what the host has made until then, as far as it lets us; `findLeftovers` finds the rest.
+ *
+ * @throws BackupError `VM_NOT_SUPPORTED`, `CHAIN_TOO_LONG`, `HOOK_FAILED`, `QUIESCE_UNAVAILABLE`; HostError with the host's
+ * own code; TypeError for `checkpoint` together with `quiesce`.
  */
 export async function takeSnapshot(host: Host, vm: VmRecord, options: TakeSnapshotOptions): Promise<Snapshot> {
   try {
