@@ -5,7 +5,9 @@ export type LeasePurpose = 'backup' | 'copy' | 'prune' | 'remove' | 'write';
 
 /** The process that holds a lease. */
 export interface LeaseHolder {
+  /** Of its machine. */
   readonly hostname: string;
+  /** Its number there. */
   readonly pid: number;
   /** The thread of that process, 0 for the main one. */
   readonly thread: number;
@@ -13,8 +15,11 @@ export interface LeaseHolder {
 
 /** Who writes the points of a VM. */
 export interface LeaseInfo {
+  /** Whose points are written. */
   readonly vmUuid: string;
+  /** What for. */
   readonly purpose: LeasePurpose;
+  /** By whom. */
   readonly holder: LeaseHolder;
   /** ISO 8601, UTC, by the holder's clock. */
   readonly acquiredAt: string;
@@ -50,6 +55,7 @@ export interface AcquireLeaseOptions extends WaitOptions {
  * none. Disposing of it releases it.
  */
 export interface Lease extends AsyncDisposable {
+  /** Whose points may be written. */
   readonly vmUuid: string;
   /** Fires with a `LEASE_LOST` when it is found out that somebody else has taken the lease. */
   readonly signal: AbortSignal;
