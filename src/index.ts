@@ -56,11 +56,15 @@ export {
 } from './core/index.ts';
 export {
   type Block,
+  type BlockDigest,
+  BlockDigests,
   type BlockStream,
   type ByteSource,
   compareDisks,
+  DIGEST_BLOCK_SIZE,
   type Disk,
   type DiskComparison,
+  digestDisk,
   type Extent,
   type ExtentKind,
   hashDisk,
@@ -200,6 +204,7 @@ export {
   type CopyReport,
   copyPoint,
   type Damage,
+  type DamagedPart,
   decideRetention,
   directoryStore,
   type Lease,

@@ -112,6 +112,8 @@ export interface BackupPlan {
   readonly sampleUnchanged: number;
   /** Is the data of the kept snapshot thrown away once the point is durable? */
   readonly purgeSnapshotData: boolean;
+  /** Is the digest of every disk recorded, also where that means to read it once more? */
+  readonly digestDisks: boolean;
   /** `omit`: without the contents of virtual TPMs and UEFI variables. */
   readonly vtpm: 'include' | 'omit';
   /** What the host is asked to do with the image; of the image strategy only. */

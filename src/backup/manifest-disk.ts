@@ -30,6 +30,7 @@ export function manifestDisk(plan: DiskPlan, done?: Transferred): ManifestDisk {
     ...layer.identity,
     basePoint: job.delta === undefined ? undefined : plan.base?.point,
     snapshotVdiUuid: job.snapshot.snapshotVdiUuid,
+    digest: layer.digest,
     bytesMoved,
     changedBytes: job.delta?.changed?.changedBytes,
     trackingEnabled: ledger('tracking')?.choice === 'enabled',

@@ -27,6 +27,7 @@ export function commonPlan(
     onFallback: options.onFallback ?? 'full',
     quiesce: options.quiesce ?? 'never',
     blockMigration: options.blockMigration ?? true,
+    digestDisks: options.digestDisks ?? false,
   } satisfies Partial<BackupPlan>;
 }
 

@@ -134,7 +134,7 @@ export async function runBackup(
         warnings: recorder.warnings,
         containsSecrets: metadata.containsSecrets,
       },
-      { signal },
+      { digestDisks: plan.digestDisks, signal },
     );
     recorder.settle(); // the point exists, whatever comes
     await finish(host, repository, vm, plan, snapshot, manifest, recorder, options);

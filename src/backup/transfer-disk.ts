@@ -1,7 +1,7 @@
 import { byteReader, isZero } from '../bytes/index.ts';
 import { type ChangedBlocks, restrictToChanges } from '../cbt/index.ts';
 import { BackupError, type CallOptions, HostError } from '../core/index.ts';
-import type { Block, BlockStream, Disk } from '../disk/index.ts';
+import { type Block, BlockDigests, type BlockStream, type Disk } from '../disk/index.ts';
 import type { Host } from '../host/index.ts';
 import type { SnapshotDisk } from '../snapshot/index.ts';
 import type { ManifestDisk, ManifestFile, PointWriter } from '../store/index.ts';
@@ -54,6 +54,8 @@ export interface StoredLayer {
   readonly file: ManifestFile;
   /** Of a VHD. */
   readonly identity?: { readonly vhdUuid: string; readonly vhdTimestamp: number } | undefined;
+  /** Of the whole disk; of a full. */
+  readonly digest?: string | undefined;
   readonly transport: 'raw' | 'vhd' | 'nbd';
 }
 
@@ -93,8 +95,10 @@ async function transferDelta(
     onTruth(plan.vdiUuid, await compareUnchanged(counted, base, changed, sampleUnchanged, { signal }));
   }
   const source = restrictToChanges(counted, changed, { mergeGap });
-  const vhd = await vhdStream(source, { timestamp, signal, parent: linkTo(plan, parent) });
+  const { digests, onBlock } = digestBlocks(nbd.size);
+  const vhd = await vhdStream(source, { timestamp, signal, parent: linkTo(plan, parent), onBlock });
   const file = await writer.writeFile('disk', writer.layerName(plan.vdiUuid, 'vhd'), vhd, { signal });
+  await writer.writeDigests(plan.vdiUuid, digests, { signal });
   return { file, identity: { vhdUuid: vhd.uuid, vhdTimestamp: vhd.footer.timestamp }, transport: 'nbd' };
 }
 
@@ -162,12 +166,15 @@ async function storeExport(
     const message = `${plan.name} (${plan.vdiUuid}): expected a ${kind} VHD, got a ${exported.kind} one`;
     throw new BackupError('TRANSFER_FAILED', message, { facts: { vdiUuid: plan.vdiUuid, kind: exported.kind } });
   }
+  const { digests, onBlock } = digestBlocks(exported.size);
   const vhd = vhdStreamFromBlocks(
-    { ...link, size: exported.size, blockIndexes: exported.blockIndexes, signal },
+    { ...link, size: exported.size, blockIndexes: exported.blockIndexes, onBlock, signal },
     countBlocks(exported.blocks, onMoved),
   );
   const file = await writer.writeFile('disk', writer.layerName(plan.vdiUuid, 'vhd'), vhd, { signal });
-  return { file, identity: { vhdUuid: vhd.uuid, vhdTimestamp: vhd.footer.timestamp }, transport: 'vhd' };
+  await writer.writeDigests(plan.vdiUuid, digests, { signal });
+  const digest = kind === 'dynamic' ? await digests.root() : undefined;
+  return { file, identity: { vhdUuid: vhd.uuid, vhdTimestamp: vhd.footer.timestamp }, digest, transport: 'vhd' };
 }
 
 /** The raw export, staged as a VHD: which blocks are zeros is known only when they have come. */
@@ -180,10 +187,13 @@ async function transferRawExport(
   const staged = await writer.stage({ signal });
   await using transfer = await host.exportDisk(snapshot.snapshotVdiRef, { format: 'raw', signal });
   const blocks = rawBlocks(transfer.chunks, snapshot.size, `raw export of ${plan.vdiUuid}`, { signal, onMoved });
-  const { uuid, footer } = await writeVhd({ size: snapshot.size, blocks }, staged.path, { timestamp, signal });
+  const { digests, onBlock } = digestBlocks(snapshot.size);
+  const { uuid, footer } = await writeVhd({ size: snapshot.size, blocks }, staged.path, { timestamp, onBlock, signal });
   const name = writer.layerName(plan.vdiUuid, 'vhd');
   const file = await writer.publishStaged('disk', staged, name, { signal });
-  return { file, identity: { vhdUuid: uuid, vhdTimestamp: footer.timestamp }, transport: 'raw' };
+  await writer.writeDigests(plan.vdiUuid, digests, { signal });
+  const identity = { vhdUuid: uuid, vhdTimestamp: footer.timestamp };
+  return { file, identity, digest: await digests.root(), transport: 'raw' };
 }
 
 /** A disk too large for a VHD: stored as it comes. */
@@ -194,14 +204,38 @@ async function transferRawFile(
   { signal, onMoved }: TransferOptions,
 ): Promise<StoredLayer> {
   await using transfer = await host.exportDisk(snapshot.snapshotVdiRef, { format: 'raw', signal });
-  const chunks = countChunks(transfer.chunks, onMoved);
+  const { digests, onBlock } = digestBlocks(snapshot.size);
+  const blocks = wholeBlocks(transfer.chunks, snapshot.size, `raw export of ${plan.vdiUuid}`, { signal, onMoved });
+  const chunks = digested(blocks, onBlock);
   const name = writer.layerName(plan.vdiUuid, 'raw');
   const file = await writer.writeFile('disk', name, { length: snapshot.size, chunks }, { signal });
-  return { file, transport: 'raw' };
+  await writer.writeDigests(plan.vdiUuid, digests, { signal });
+  return { file, digest: await digests.root(), transport: 'raw' };
 }
 
-/** A raw stream as blocks of 2 MiB, those of zeros left out; held to exactly `size` bytes. */
-async function* rawBlocks(
+async function* digested(
+  blocks: BlockStream,
+  onBlock: (offset: number, data: Uint8Array) => Promise<void>,
+): AsyncGenerator<Uint8Array, void> {
+  for await (const { offset, data } of blocks) {
+    if (!isZero(data)) await onBlock(offset, data);
+    yield data;
+  }
+}
+
+/** What hashes the blocks of a layer while they pass. */
+function digestBlocks(size: number) {
+  const digests = new BlockDigests(size);
+  return { digests, onBlock: (offset: number, data: Uint8Array) => digests.add(offset, data) };
+}
+
+/** As {@link wholeBlocks}, those of zeros left out. */
+async function* rawBlocks(...args: Parameters<typeof wholeBlocks>): AsyncGenerator<Block, void> {
+  for await (const block of wholeBlocks(...args)) if (!isZero(block.data)) yield block;
+}
+
+/** A raw stream as blocks of 2 MiB, held to exactly `size` bytes. */
+async function* wholeBlocks(
   chunks: AsyncIterable<Uint8Array>,
   size: number,
   what: string,
@@ -212,7 +246,7 @@ async function* rawBlocks(
     const { offset } = reader;
     const data = await reader.read(Math.min(VHD_BLOCK_SIZE, size - offset));
     onMoved(reader.offset);
-    if (!isZero(data)) yield { offset, data };
+    yield { offset, data };
   }
   if (!(await reader.ended())) {
     throw new BackupError('STREAM_LENGTH', `${what}: expected ${size} bytes, but more came`, { facts: { size } });

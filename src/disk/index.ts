@@ -5,6 +5,7 @@
  */
 
 export type { ByteSource, SizedStream } from '../bytes/index.ts';
+export { type BlockDigest, BlockDigests, DIGEST_BLOCK_SIZE, digestDisk } from './block-digests.ts';
 export { compareDisks, type DiskComparison } from './compare.ts';
 export {
   type Block,

@@ -1,13 +1,23 @@
 import { randomBytes } from 'node:crypto';
-import { anySignal, BackupError, type CallOptions, type Clock } from '../core/index.ts';
+import { anySignal, BackupError, type CallOptions, type Clock, FormatError } from '../core/index.ts';
+import { type BlockDigests, digestDisk } from '../disk/index.ts';
 import { acquireLease } from './acquire-lease.ts';
+import { encodeDigests } from './digest-table.ts';
 import type { StoreInput } from './intake.ts';
-import { formatPoint, isFileOf, layerName, manifestName, pointFileNames, vmFolder } from './layout.ts';
+import { digestsName, formatPoint, isFileOf, layerName, manifestName, pointFileNames, vmFolder } from './layout.ts';
 import type { Lease } from './lease.ts';
-import { MANIFEST_FORMAT, type Manifest, type ManifestFile, type PointId, type PointType, WRITER } from './manifest.ts';
+import {
+  MANIFEST_FORMAT,
+  type Manifest,
+  type ManifestDisk,
+  type ManifestFile,
+  type PointId,
+  type PointType,
+  WRITER,
+} from './manifest.ts';
 import { decodeManifest, encodeManifest } from './manifest-codec.ts';
-import { closeLayers, openChain } from './open-disk.ts';
-import type { FileRole, PointContent, PointWriter } from './point-writer.ts';
+import { closeLayers, openChain, openMerged } from './open-disk.ts';
+import type { CommitOptions, FileRole, PointContent, PointWriter } from './point-writer.ts';
 import { basesOf, followBases } from './points.ts';
 import type { BeginOptions } from './repository.ts';
 import type { StagedFile, Store, WriteOptions, Written } from './store.ts';
@@ -81,6 +91,10 @@ class StoredPointWriter implements PointWriter {
     return layerName(vdiUuid, this.id.point, format);
   }
 
+  writeDigests(vdiUuid: string, digests: BlockDigests, options: WriteOptions = {}): Promise<ManifestFile> {
+    return this.writeFile('digests', digestsName(vdiUuid, this.id.point), encodeDigests(digests), options);
+  }
+
   writeFile(role: FileRole, name: string, from: StoreInput, options: WriteOptions = {}): Promise<ManifestFile> {
     return this.#add(
       role,
@@ -113,13 +127,16 @@ class StoredPointWriter implements PointWriter {
     );
   }
 
-  async commit(content: PointContent, options: CallOptions = {}): Promise<Manifest> {
+  async commit(content: PointContent, options: CommitOptions = {}): Promise<Manifest> {
     this.#checkOpen('commit');
     if (this.#underWay.size > 0) throw this.#broken(`${this.#underWay.size} files are still being written`);
     this.#state = 'committing';
     try {
-      const manifest = this.#manifest(content);
-      await this.#track(this.#write(manifest, this.#linked(options)));
+      const linked = this.#linked(options);
+      const digested =
+        options.digestDisks === true ? this.#track(this.#digestDisks(this.#manifest(content), linked)) : content;
+      const manifest = this.#manifest(await digested);
+      await this.#track(this.#write(manifest, linked));
       await this.#giveBack();
       return manifest;
     } catch (error) {
@@ -193,6 +210,27 @@ class StoredPointWriter implements PointWriter {
       files: [...this.#files].sort((a, b) => (a.name < b.name ? -1 : 1)),
     };
     return decodeManifest(encodeManifest(manifest), this.id); // what we could not read back is not written
+  }
+
+  /** The content with the digest of every disk. */
+  async #digestDisks(manifest: Manifest, options: CallOptions): Promise<PointContent> {
+    const disks: ManifestDisk[] = [];
+    for (const disk of manifest.disks) {
+      const isDue = disk.mode !== 'excluded' && disk.digest === undefined;
+      disks.push(isDue ? { ...disk, digest: await this.#digestDisk(manifest, disk, options) } : disk);
+    }
+    return { ...manifest, disks };
+  }
+
+  /** `undefined` for what lies inside a compressed archive, or upon it. */
+  async #digestDisk(manifest: Manifest, { vdiUuid }: ManifestDisk, options: CallOptions): Promise<string | undefined> {
+    try {
+      await using merged = await openMerged(this.#store, manifest, vdiUuid, options);
+      return await digestDisk(merged, options);
+    } catch (error) {
+      if (error instanceof FormatError && error.code === 'XVA_COMPRESSED') return undefined;
+      throw error;
+    }
   }
 
   async #write(manifest: Manifest, options: CallOptions): Promise<void> {

@@ -1,6 +1,6 @@
-import { createHash } from 'node:crypto';
 import { type ByteSource, sourceChunks } from '../bytes/index.ts';
 import { anySignal, type CallOptions, type ProgressOptions } from '../core/index.ts';
+import { hashSource } from './damaged-blocks.ts';
 import { manifestName, vmFolder } from './layout.ts';
 import type { Lease, WaitOptions } from './lease.ts';
 import type { Manifest, ManifestFile, PointId } from './manifest.ts';
@@ -78,10 +78,8 @@ async function isThere(to: Store, name: string, record: ManifestFile, { signal }
   const size = await to.size(name, { signal });
   if (size === undefined) return false;
   if (size === record.length) {
-    const hash = createHash('sha256');
     await using source = await to.open(name, { signal });
-    for await (const chunk of sourceChunks(source, { reuseMemory: true, signal })) hash.update(chunk);
-    if (hash.digest('hex') === record.sha256) return true;
+    if ((await hashSource(source, { signal })) === record.sha256) return true;
   }
   await to.remove(name, { signal });
   return false;

@@ -70,6 +70,8 @@ export function matching(what: string, matches: (value: string) => boolean): Che
 
 export const text: Check<string> = matching('a string', () => true);
 
+export const sha256: Check<string> = matching('64 hexadecimal digits', (value) => /^[0-9a-f]{64}$/.test(value));
+
 export const utcTime: Check<string> = matching(
   'a time as 2026-11-22T18:05:12.345Z',
   (value) => /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z$/.test(value) && !Number.isNaN(Date.parse(value)),

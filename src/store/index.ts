@@ -33,7 +33,7 @@ export {
 } from './manifest.ts';
 export { memoryStore } from './memory-store.ts';
 export { type OpenRepositoryOptions, openRepository } from './open-repository.ts';
-export type { FileRole, PointContent, PointWriter } from './point-writer.ts';
+export type { CommitOptions, FileRole, PointContent, PointWriter } from './point-writer.ts';
 export type { PlanPruneOptions, PruneOptions, PrunePlan, PruneReport, UnreadablePoint } from './prune.ts';
 export type {
   BeginOptions,
@@ -51,5 +51,5 @@ export {
   type RetentionVerdict,
 } from './retention.ts';
 export type { AbandonedOptions, Listing, StagedFile, Store, WriteOptions, Written } from './store.ts';
-export type { Damage, PointReport, VerifyOptions, VerifyReport } from './verify-report.ts';
+export type { Damage, DamagedPart, PointReport, VerifyOptions, VerifyReport } from './verify-report.ts';
 export { parseVmMetadata, type StoredRecord, VM_METADATA_FORMAT, type VmMetadata } from './vm-metadata.ts';

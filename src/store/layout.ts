@@ -54,6 +54,11 @@ export function manifestName({ vmUuid, point }: PointId): string {
   return `${vmFolder(vmUuid)}points/${point}.json`;
 }
 
+/** The full name of the record that a point's content was found whole. */
+export function verifiedName(id: PointId): string {
+  return manifestName(id).replace(/json$/, 'verified.json');
+}
+
 /** Which point a full name is the manifest of, if any. */
 export function parseManifestName(name: string): PointId | undefined {
   const [, vmUuid, point] = MANIFEST.exec(name) ?? [];
@@ -81,6 +86,11 @@ export function leaseGeneration(name: string): number | undefined {
 export function layerName(vdiUuid: string, point: string, format: 'vhd' | 'raw'): string {
   if (!isNamePart(vdiUuid)) throw new RangeError(`not the uuid of a disk: ${JSON.stringify(vdiUuid)}`);
   return `disks/${vdiUuid}/${point}.${format}`;
+}
+
+/** The digests of a layer's blocks, relative to the VM's folder. */
+export function digestsName(vdiUuid: string, point: string): string {
+  return layerName(vdiUuid, point, 'vhd').replace(/vhd$/, 'digests');
 }
 
 /** The names of a point's other files, relative to the VM's folder. */
@@ -114,9 +124,11 @@ export function isFileOf(point: string, { name, role }: Pick<ManifestFile, 'name
       return name === names.metadataArchive;
     case 'image':
       return name === names.image || name === names.imageZstd;
-    case 'disk': {
+    case 'disk':
+    case 'digests': {
       const [folder, vdiUuid = '', file, ...more] = name.split('/');
       if (folder !== 'disks' || !isNamePart(vdiUuid) || more.length > 0) return false;
+      if (role === 'digests') return file === `${point}.digests`;
       return file === `${point}.vhd` || file === `${point}.raw`;
     }
   }

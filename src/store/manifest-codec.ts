@@ -10,10 +10,11 @@ import {
   object,
   oneOf,
   optional,
+  sha256,
   text,
   utcTime,
 } from './fields.ts';
-import { isFileOf, manifestName, parsePoint } from './layout.ts';
+import { digestsName, isFileOf, manifestName, parsePoint } from './layout.ts';
 import {
   type Decision,
   MANIFEST_FORMAT,
@@ -29,14 +30,13 @@ import { checkSeal, encodeSealed, parseJson } from './sealed-json.ts';
 
 const vdiUuid = matching('the uuid of a disk', isNamePart);
 const point = matching('the name of a point', (value) => parsePoint(value) !== undefined);
-const sha256 = matching('64 hexadecimal digits', (value) => /^[0-9a-f]{64}$/.test(value));
 const consistency = oneOf('quiesced', 'crash-consistent');
 
 const format = object<Manifest['format']>({ major: literal(MANIFEST_FORMAT.major), minor: integer });
 
 const file = object<ManifestFile>({
   name: text,
-  role: oneOf('disk', 'metadata', 'metadata-archive', 'image'),
+  role: oneOf('disk', 'digests', 'metadata', 'metadata-archive', 'image'),
   length: integer,
   sha256,
 });
@@ -58,6 +58,7 @@ const disk = object<ManifestDisk>({
   vhdTimestamp: optional(integer),
   basePoint: optional(point),
   snapshotVdiUuid: optional(text),
+  digest: optional(sha256),
   bytesMoved: integer,
   changedBytes: optional(integer),
   trackingEnabled: optional(boolean),
@@ -161,7 +162,10 @@ function checkFiles({ point: own, files }: Manifest): void {
 
 function checkDisks({ point: own, strategy, type, disks, image, files }: Manifest): void {
   const isImage = strategy === 'image' && type === 'full';
-  const layers = new Set(files.filter(({ role }) => role === 'disk').map(({ name }) => name));
+  const namesOf = (wanted: ManifestFile['role']) =>
+    new Set(files.filter(({ role }) => role === wanted).map(({ name }) => name));
+  const layers = namesOf('disk');
+  const digests = namesOf('digests');
   const seen = new Set<string>();
   for (const [index, entry] of disks.entries()) {
     const at = `disks[${index}]`;
@@ -180,6 +184,7 @@ function checkDisks({ point: own, strategy, type, disks, image, files }: Manifes
       expectField(`${at}.format`, entry.format !== undefined, 'vhd or raw', entry.format);
       expectField(`${at}.file`, entry.file === expected, expected, entry.file);
       expectField(`${at}.file`, layers.delete(expected), 'one of the files', entry.file);
+      digests.delete(digestsName(entry.vdiUuid, own));
     }
     if (entry.mode === 'delta') {
       expectField(`${at}.mode`, type === 'incr', 'no delta in a full', entry.mode);
@@ -190,6 +195,7 @@ function checkDisks({ point: own, strategy, type, disks, image, files }: Manifes
     }
   }
   expectField('files', layers.size === 0, 'only layers that a disk names', [...layers].join(', '));
+  expectField('files', digests.size === 0, 'only digests of layers', [...digests].join(', '));
   const images = files.filter(({ role }) => role === 'image').length;
   const expectedImages = isImage ? 1 : 0;
   expectField('files', images === expectedImages, `${expectedImages} image files`, images);

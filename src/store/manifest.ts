@@ -33,7 +33,7 @@ export interface ManifestFile {
   /** Relative to the VM's folder, with `/`. */
   readonly name: string;
   /** What is in it. */
-  readonly role: 'disk' | 'metadata' | 'metadata-archive' | 'image';
+  readonly role: 'disk' | 'digests' | 'metadata' | 'metadata-archive' | 'image';
   /** In bytes. */
   readonly length: number;
   /** Lower-case hexadecimal. */
@@ -88,6 +88,11 @@ export interface ManifestDisk {
   readonly basePoint?: string | undefined;
   /** The snapshot of this disk that the point was read from. */
   readonly snapshotVdiUuid?: string | undefined;
+  /**
+   * Of the whole disk at the point, as `digestDisk` makes it; of a full by the changed-blocks strategy, and where it was
+   * asked for.
+   */
+  readonly digest?: string | undefined;
   /** Bytes that crossed the network for it. */
   readonly bytesMoved: number;
   /** What CBT called changed, in bytes; only for deltas. */

@@ -6,12 +6,14 @@ import {
   type ProgressOptions,
   systemClock,
 } from '../core/index.ts';
+import { BlockDigests } from '../disk/index.ts';
 import { fromVhdTime, vhdStream } from '../vhd/index.ts';
-import { manifestName, vmFolder } from './layout.ts';
+import { encodeDigests } from './digest-table.ts';
+import { digestsName, manifestName, vmFolder } from './layout.ts';
 import type { Lease } from './lease.ts';
 import type { Manifest, ManifestDisk, ManifestFile, PointId } from './manifest.ts';
 import { encodeManifest } from './manifest-codec.ts';
-import { openMergedDisk } from './open-disk.ts';
+import { openMergedDisk, pointBroken } from './open-disk.ts';
 import { readManifest } from './points.ts';
 import type { Store } from './store.ts';
 import { verifyPoints } from './verify.ts';
@@ -46,16 +48,32 @@ export async function mergePoint(
   await assertWhole(store, id, { onProgress, signal });
   if (manifest.merging !== true) await rewrite(store, id, { ...manifest, merging: true }, lease);
   const files = new Map<string, ManifestFile>();
-  for (const { vdiUuid, name, file, size, vhdUuid, vhdTimestamp } of deltas) {
+  const roots = new Map<string, string>();
+  for (const { vdiUuid, name, file, size, digest, vhdUuid, vhdTimestamp } of deltas) {
     const disk = { diskId: vdiUuid, run: 'prune' } as const;
     onProgress?.({ kind: 'disk-started', ...disk, label: name, mode: 'merge', size });
     await using merged = await openMergedDisk(store, id, vdiUuid, { signal });
     const identity = { uuid: vhdUuid, timestamp: fromVhdTime(vhdTimestamp!) };
-    const vhd = await vhdStream(merged, { ...identity, type: 'dynamic', signal });
+    const digests = new BlockDigests(size);
+    const onBlock = (offset: number, data: Uint8Array) => digests.add(offset, data);
+    const vhd = await vhdStream(merged, { ...identity, type: 'dynamic', onBlock, signal });
+    const { length } = vhd;
+    const chunks = proven(vhd.chunks, file!, digest, digests);
     const secret = manifest.containsSecrets;
     await lease.assertHeld({ signal });
-    const written = await store.write(vmFolder(id.vmUuid) + file!, vhd, { replace: true, secret, signal });
+    const written = await store.write(
+      vmFolder(id.vmUuid) + file!,
+      { length, chunks },
+      { replace: true, secret, signal },
+    );
     files.set(file!, { name: file!, role: 'disk', ...written });
+    const table = digestsName(vdiUuid, id.point);
+    const tableWritten = await store.write(vmFolder(id.vmUuid) + table, encodeDigests(digests), {
+      replace: true,
+      signal,
+    });
+    files.set(table, { name: table, role: 'digests', ...tableWritten });
+    roots.set(vdiUuid, await digests.root());
     onProgress?.({ kind: 'disk-finished', ...disk, movedBytes: written.length });
   }
   signal?.throwIfAborted();
@@ -64,8 +82,8 @@ export async function mergePoint(
     ...rest,
     type: 'full',
     merged: { at: new Date(clock.now()).toISOString(), base: base! },
-    disks: manifest.disks.map((disk) => (disk.mode === 'delta' ? asFull(disk) : disk)),
-    files: manifest.files.map((file) => files.get(file.name) ?? file),
+    disks: manifest.disks.map((disk) => (disk.mode === 'delta' ? asFull(disk, roots.get(disk.vdiUuid)!) : disk)),
+    files: [...manifest.files.filter(({ name }) => !files.has(name)), ...files.values()].sort(byName),
   };
   await rewrite(store, id, merged, lease);
   return merged;
@@ -84,8 +102,24 @@ async function assertWhole(
   throw new BackupError('POINT_BROKEN', what, { facts: { ...id, damage } });
 }
 
-function asFull({ basePoint, ...disk }: ManifestDisk): ManifestDisk {
-  return { ...disk, mode: 'full', reason: `merged with what it stood on, ${basePoint}` };
+function asFull({ basePoint, ...disk }: ManifestDisk, digest: string): ManifestDisk {
+  return { ...disk, mode: 'full', digest, reason: `merged with what it stood on, ${basePoint}` };
+}
+
+/** Passes the bytes on, and fails before the last is stored where the disk is not the one that was backed up. */
+async function* proven(
+  chunks: AsyncIterable<Uint8Array>,
+  file: string,
+  expected: string | undefined,
+  digests: BlockDigests,
+): AsyncGenerator<Uint8Array, void> {
+  yield* chunks;
+  const found = await digests.root();
+  if (expected !== undefined && found !== expected) throw pointBroken(file, 'digest of the disk', expected, found);
+}
+
+function byName(a: ManifestFile, b: ManifestFile): number {
+  return a.name < b.name ? -1 : 1;
 }
 
 /** Not cut short: an abort in the middle would leave it open which of the two is there. */

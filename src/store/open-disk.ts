@@ -32,7 +32,17 @@ export async function openMergedDisk(
   vdiUuid: string,
   options: CallOptions = {},
 ): Promise<Disk> {
-  const { layers, imageRoot } = await openChain(store, await readManifest(store, id, options), vdiUuid, options);
+  return openMerged(store, await readManifest(store, id, options), vdiUuid, options);
+}
+
+/** The same; `top` need not be in the store yet. */
+export async function openMerged(
+  store: Store,
+  top: Manifest,
+  vdiUuid: string,
+  options: CallOptions = {},
+): Promise<Disk> {
+  const { layers, imageRoot } = await openChain(store, top, vdiUuid, options);
   const disks = layers.map(({ disk }) => disk);
   if (imageRoot === undefined) return overlayVhds(disks);
   try {

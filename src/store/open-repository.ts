@@ -76,7 +76,7 @@ export async function openRepository(store: Store, options: OpenRepositoryOption
     },
     planPrune: (policy, planOptions) => planPrune(store, id, policy, { clock, ...planOptions }),
     prune: (plan, pruneOptions) => prune(store, id, plan, { clock, ...pruneOptions }),
-    verify: (what, verifyOptions) => verifyPoints(store, what, verifyOptions),
+    verify: (what, verifyOptions) => verifyPoints(store, what, { clock, ...verifyOptions }),
   };
 }
 

@@ -1,4 +1,5 @@
 import type { CallOptions } from '../core/index.ts';
+import type { BlockDigests } from '../disk/index.ts';
 import type { StoreInput } from './intake.ts';
 import type { PointFileNames } from './layout.ts';
 import type { Manifest, ManifestFile, PointId, PointType } from './manifest.ts';
@@ -6,6 +7,16 @@ import type { StagedFile, WriteOptions } from './store.ts';
 
 /** What the caller tells about a point; the rest of the manifest is the writer's. */
 export type PointContent = Omit<Manifest, 'files' | 'format' | 'point' | 'writer'>;
+
+/** What a file of a point is. */
+export interface CommitOptions extends CallOptions {
+  /**
+   * Records the digest of every disk, also where that means to read it whole: of increments, and inside archives that are not
+   * compressed.
+   * @defaultValue `false`: only what the content names
+   */
+  readonly digestDisks?: boolean | undefined;
+}
 
 /** What a file of a point is. */
 export type FileRole = ManifestFile['role'];
@@ -27,6 +38,8 @@ export interface PointWriter extends AsyncDisposable {
   readonly fileNames: PointFileNames;
   /** What this point's layer of a disk is called, relative to the VM's folder. */
   layerName(vdiUuid: string, format: 'vhd' | 'raw'): string;
+  /** Writes the digests of a disk's layer, which tell where it is damaged; `BlockDigests` collects them. */
+  writeDigests(vdiUuid: string, digests: BlockDigests, options?: WriteOptions): Promise<ManifestFile>;
   /** Writes a file of the point. `name` comes from `layerName` or `fileNames`. */
   writeFile(role: FileRole, name: string, from: StoreInput, options?: WriteOptions): Promise<ManifestFile>;
   /** A place for a file that must be written out of order; `abort` discards it. */
@@ -40,7 +53,7 @@ export interface PointWriter extends AsyncDisposable {
    *
    * @throws BackupError `POINT_BROKEN` where it would not be whole; the writer can then still be aborted.
    */
-  commit(content: PointContent, options?: CallOptions): Promise<Manifest>;
+  commit(content: PointContent, options?: CommitOptions): Promise<Manifest>;
   /**
    * Stops what is being written and removes all of it. Does nothing after a commit.
    *

@@ -1,9 +1,18 @@
 import { createHash } from 'node:crypto';
 import { type ByteSource, sourceChunks } from '../bytes/index.ts';
-import { BackupError, type CallOptions } from '../core/index.ts';
+import { BackupError, type CallOptions, systemClock } from '../core/index.ts';
 import { checkVhd } from '../vhd/index.ts';
 import { checkingXva } from '../xva/index.ts';
-import { leaseGeneration, manifestName, pointOfName, VMS_FOLDER, vmFolder } from './layout.ts';
+import { findDamagedBlocks } from './damaged-blocks.ts';
+import {
+  digestsName,
+  leaseGeneration,
+  manifestName,
+  pointOfName,
+  VMS_FOLDER,
+  verifiedName,
+  vmFolder,
+} from './layout.ts';
 import type { Manifest, ManifestDisk, ManifestFile, PointId } from './manifest.ts';
 import {
   checkImageLink,
@@ -16,6 +25,7 @@ import {
 } from './open-disk.ts';
 import { basesOf, pointsAmong, readManifest } from './points.ts';
 import type { Store } from './store.ts';
+import { readVerified, writeVerified } from './verified.ts';
 import type { Damage, PointReport, VerifyOptions, VerifyReport } from './verify-report.ts';
 
 /** What was found in one point, before its chain is looked at. */
@@ -23,6 +33,8 @@ interface Found {
   readonly id: PointId;
   readonly manifest: Manifest | undefined;
   readonly damage: Damage[];
+  /** When its content was found whole, where it need not be read again. */
+  verifiedAt?: string | undefined;
 }
 
 /** Checks points. See `Repository.verify`. Memory: the manifests of the VMs
@@ -41,8 +53,7 @@ export async function verifyPoints(
   let bytesRead = 0;
   for (const found of wanted) {
     options.onProgress?.({ kind: 'stage', run: 'verify', stage: found.id.point, vmUuid: found.id.vmUuid });
-    if (found.manifest !== undefined)
-      bytesRead += await verifyPoint(store, found.manifest, known, found.damage, options);
+    bytesRead += await verifyOne(store, found, known, options);
   }
   const points = wanted.map((found) => report(known, found));
   return {
@@ -52,6 +63,30 @@ export async function verifyPoints(
     orphans: what === 'all' ? orphansAmong(names, known) : [],
     bytesRead,
   };
+}
+
+/** Checks what a point's manifest names, as deep as is due, and gives the bytes whose hash was compared. */
+async function verifyOne(
+  store: Store,
+  found: Found,
+  known: ReadonlyMap<string, Found>,
+  options: VerifyOptions,
+): Promise<number> {
+  const { level, recheckAfterMs, clock = systemClock, signal } = options;
+  const { manifest, damage } = found;
+  if (manifest === undefined) return 0;
+  if (level !== 'content' || recheckAfterMs === undefined) {
+    return verifyPoint(store, manifest, known, damage, options);
+  }
+  found.verifiedAt = await readVerified(store, manifest, clock.now() - recheckAfterMs, { signal });
+  const isDue = found.verifiedAt === undefined;
+  const bytesRead = await verifyPoint(store, manifest, known, damage, {
+    ...options,
+    level: isDue ? 'content' : 'structure',
+  });
+  const isWhole = damage.length === 0 && manifest.merging !== true;
+  if (isDue && isWhole) await writeVerified(store, manifest, clock.now(), { signal });
+  return bytesRead;
 }
 
 async function look(store: Store, id: PointId, { signal }: VerifyOptions): Promise<Found> {
@@ -75,9 +110,10 @@ async function verifyPoint(
     const file = folder + record.name;
     await noteDamage(file, damage, signal, async () => {
       const disk = manifest.disks.find((entry) => entry.file === record.name);
+      const ofDisk = disk ?? manifest.disks.find(({ vdiUuid }) => digestsName(vdiUuid, manifest.point) === record.name);
       await using source = await openThere(store, file, record, { signal });
-      if (disk !== undefined && (await isMergedBy(store, manifest, disk, { signal }))) {
-        if (level === 'content') await checkBitmaps(source, file, damage, signal);
+      if (ofDisk !== undefined && (await isMergedBy(store, manifest, ofDisk, { signal }))) {
+        if (disk !== undefined && level === 'content') await checkBitmaps(source, file, damage, signal);
         return; // its hash is known when the merge is done
       }
       if (source.size !== record.length) throw pointBroken(file, 'length', record.length, source.size);
@@ -87,7 +123,10 @@ async function verifyPoint(
         const checking = record.role === 'image' ? checkingXva(chunks, { signal }) : undefined;
         const sha256 = await hashChunks(checking?.bytes ?? chunks, record, options);
         bytesRead += record.length;
-        if (sha256 !== record.sha256) throw pointBroken(file, 'SHA-256', record.sha256, sha256);
+        if (sha256 !== record.sha256) {
+          if (disk !== undefined) await locate(store, manifest, disk, file, damage, { signal });
+          throw pointBroken(file, 'SHA-256', record.sha256, sha256);
+        }
         const findings = (await checking?.report)?.findings ?? [];
         for (const { code, message } of findings) damage.push({ file, code, message: `${file}: ${message}` });
       }
@@ -96,6 +135,25 @@ async function verifyPoint(
     });
   }
   return bytesRead;
+}
+
+/** Says where a layer is damaged. */
+async function locate(
+  store: Store,
+  manifest: Manifest,
+  disk: ManifestDisk,
+  file: string,
+  damage: Damage[],
+  { signal }: CallOptions,
+): Promise<void> {
+  const code = 'POINT_BROKEN';
+  // What stops the search is no other damage than the hash that does not match, which is told in any case.
+  const runs = await noteDamage(file, [], signal, () => findDamagedBlocks(store, manifest, disk, { signal }));
+  if (runs?.length === 0) damage.push({ file, code, message: `${file}: all blocks are whole: damaged between them` });
+  for (const { fileOffset, offset, length } of runs ?? []) {
+    const message = `${file}: damaged at ${fileOffset}: bytes ${offset} to ${offset + length} of disk ${disk.vdiUuid}`;
+    damage.push({ file, code, message, offset: fileOffset, disk: { vdiUuid: disk.vdiUuid, offset, length } });
+  }
 }
 
 /** Was the layer made a full by a merge that is not done yet? */
@@ -186,7 +244,7 @@ async function hashChunks(
   return hash.digest('hex');
 }
 
-function report(known: ReadonlyMap<string, Found>, { id, damage }: Found): PointReport {
+function report(known: ReadonlyMap<string, Found>, { id, damage, verifiedAt }: Found): PointReport {
   const brokenBases = [...basesBelow(known, id)]
     .filter((point) => {
       const base = known.get(manifestName({ ...id, point }));
@@ -202,6 +260,7 @@ function report(known: ReadonlyMap<string, Found>, { id, damage }: Found): Point
     point,
     restorable: damage.length === 0 && brokenBases.length === 0,
     damage,
+    verifiedAt,
     brokenBases,
     dependents,
   };
@@ -231,6 +290,7 @@ function orphansAmong(names: readonly string[], known: ReadonlyMap<string, Found
   const unreadable = new Set<string>();
   for (const { id, manifest } of known.values()) {
     if (manifest === undefined) unreadable.add(vmFolder(id.vmUuid) + id.point);
+    owned.add(verifiedName(id));
     for (const { name } of manifest?.files ?? []) owned.add(vmFolder(id.vmUuid) + name);
   }
   const ofUnreadable = (name: string) => {

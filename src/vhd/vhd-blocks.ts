@@ -23,6 +23,12 @@ export interface VhdBlocksOptions extends CallOptions {
    * @defaultValue `false`
    */
   readonly reuseMemory?: boolean | undefined;
+  /**
+   * Called with each block's place on the disk and its data as they are stored, before they are; a sector that is the
+   * parent's is zeros there. The data is the callee's until the call has returned, and the block waits until it resolves.
+   * @defaultValue nobody is told
+   */
+  readonly onBlock?: ((offset: number, data: Uint8Array) => Promise<void>) | undefined;
 }
 
 type Target = Pick<ResolvedIdentity, 'kind' | 'size'>;
@@ -126,6 +132,23 @@ export async function* assembleVhdBlocks(
     }
   }
   if (current !== undefined) yield current;
+}
+
+/** Tells of each block that passes. */
+export async function* tellBlocks(
+  blocks: AsyncIterable<VhdBlock>,
+  { size }: Pick<ResolvedIdentity, 'size'>,
+  onBlock: NonNullable<VhdBlocksOptions['onBlock']>,
+): AsyncGenerator<VhdBlock, void> {
+  for await (const block of blocks) {
+    await onBlock(block.index * VHD_BLOCK_SIZE, dataOf(block, size));
+    yield block;
+  }
+}
+
+/** A block's data without what lies beyond the disk's end. */
+export function dataOf({ index, bytes }: VhdBlock, size: number): Uint8Array {
+  return bytes.subarray(BITMAP_SIZE, BITMAP_SIZE + Math.min(VHD_BLOCK_SIZE, size - index * VHD_BLOCK_SIZE));
 }
 
 interface EmptyBlock extends VhdBlock {

@@ -3,7 +3,7 @@ import { type CallOptions, FormatError } from '../core/index.ts';
 import { type Disk, type Extent, joinExtents, type RangeOptions, rangeOf } from '../disk/index.ts';
 import { BlockAccess, type BlockState, markedRuns, type Run } from './block-access.ts';
 import { allocatedBlocks } from './block-table.ts';
-import type { VhdKind } from './constants.ts';
+import { ABSENT, SECTOR_SIZE, type VhdKind } from './constants.ts';
 import { throwFirstError, type VhdFinding } from './findings.ts';
 import type { VhdFooter } from './footer.ts';
 import type { VhdHeader } from './header.ts';
@@ -26,6 +26,8 @@ export interface VhdDisk extends Disk {
   readonly blockIndexes: Uint32Array | undefined;
   /** What is unusual about the file, for people. */
   readonly warnings: readonly VhdFinding[];
+  /** Where in the file, in bytes, the block lies that holds this offset of the disk; `undefined` where there is none. */
+  fileOffsetOf(offset: number): number | undefined;
 }
 
 export interface OpenVhdOptions extends CallOptions {
@@ -73,6 +75,11 @@ async function openFrom(source: ByteSource, { file, signal }: OpenVhdOptions): P
     parent: blocks?.parent,
     blockIndexes: blocks && allocatedBlocks(blocks.table),
     warnings: findings,
+    fileOffsetOf(offset) {
+      if (blocks === undefined) return offset < size ? offset : undefined;
+      const sector = blocks.table[Math.floor(offset / blocks.header.blockSize)];
+      return sector === undefined || sector === ABSENT ? undefined : sector * SECTOR_SIZE;
+    },
     close: () => source.close(),
     [Symbol.asyncDispose]: () => source.close(),
   };

@@ -9,6 +9,7 @@ import {
   emptyBlock,
   findVhdBlocks,
   readVhdBlocks,
+  tellBlocks,
   type VhdBlock,
   type VhdBlocksOptions,
 } from './vhd-blocks.ts';
@@ -42,10 +43,10 @@ export interface VhdStreamOptions extends VhdIdentity, VhdBlocksOptions {}
 export async function vhdStream(disk: Disk, options: VhdStreamOptions = {}): Promise<VhdStream> {
   const identity = resolveIdentity(disk.size, options);
   const plan = planVhd(identity, await findVhdBlocks(disk, identity, options));
-  return streamOf(plan, readVhdBlocks(disk, identity, plan.blockIndexes, options));
+  return streamOf(plan, readVhdBlocks(disk, identity, plan.blockIndexes, options), options);
 }
 
-export interface VhdStreamFromBlocksOptions extends VhdIdentity, Pick<VhdBlocksOptions, 'signal'> {
+export interface VhdStreamFromBlocksOptions extends VhdIdentity, Pick<VhdBlocksOptions, 'onBlock' | 'signal'> {
   /** Of the disk, in bytes. */
   readonly size: number;
   /** Which 2 MiB blocks of the disk the VHD is to have: all that `blocks` will touch, and possibly more. */
@@ -65,12 +66,17 @@ export interface VhdStreamFromBlocksOptions extends VhdIdentity, Pick<VhdBlocksO
 export function vhdStreamFromBlocks(options: VhdStreamFromBlocksOptions, blocks: BlockStream): VhdStream {
   const identity = resolveIdentity(options.size, options);
   const plan = planVhd(identity, options.blockIndexes);
-  return streamOf(plan, fillUp(plan, identity, assembleVhdBlocks(blocks, identity, options)));
+  return streamOf(plan, fillUp(plan, identity, assembleVhdBlocks(blocks, identity, options)), options);
 }
 
-function streamOf(plan: VhdPlan, blocks: AsyncIterable<VhdBlock>): VhdStream {
+function streamOf(
+  plan: VhdPlan,
+  blocks: AsyncIterable<VhdBlock>,
+  { onBlock }: Pick<VhdBlocksOptions, 'onBlock'>,
+): VhdStream {
   const { footer, header, blockIndexes, length } = plan;
-  const chunks = exactly(length, emit(plan, blocks), 'VHD');
+  const told = onBlock === undefined ? blocks : tellBlocks(blocks, { size: footer.currentSize }, onBlock);
+  const chunks = exactly(length, emit(plan, told), 'VHD');
   return { footer, header, uuid: footer.uuid, blockIndexes, length, chunks };
 }
 

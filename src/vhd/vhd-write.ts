@@ -2,12 +2,19 @@ import { type FileHandle, open, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { isZero } from '../bytes/index.ts';
 import type { BlockStream, Disk } from '../disk/index.ts';
-import { BITMAP_SIZE, FOOTER_SIZE } from './constants.ts';
+import { BITMAP_SIZE, FOOTER_SIZE, VHD_BLOCK_SIZE } from './constants.ts';
 import type { VhdFooter } from './footer.ts';
 import type { VhdHeader } from './header.ts';
 import { syncFolder } from './sync-folder.ts';
-import { assembleVhdBlocks, findVhdBlocks, readVhdBlocks, type VhdBlock, type VhdBlocksOptions } from './vhd-blocks.ts';
-import { headLengthOf, planVhd, resolveIdentity, type VhdIdentity } from './vhd-plan.ts';
+import {
+  assembleVhdBlocks,
+  dataOf,
+  findVhdBlocks,
+  readVhdBlocks,
+  type VhdBlock,
+  type VhdBlocksOptions,
+} from './vhd-blocks.ts';
+import { headLengthOf, planVhd, type ResolvedIdentity, resolveIdentity, type VhdIdentity } from './vhd-plan.ts';
 
 /** Blocks of a disk whose extents nobody knows in advance. */
 export interface SizedBlocks {
@@ -60,7 +67,7 @@ export async function writeVhd(
   const file = await open(path, 'wx');
   try {
     const headLength = headLengthOf(identity);
-    const indexes = await writeBlocks(file, headLength, blocks, identity.kind === 'dynamic', options);
+    const indexes = await writeBlocks(file, headLength, blocks, identity, options);
     await file.datasync();
     const plan = planVhd(identity, indexes);
     await writeFully(file, plan.head.subarray(FOOTER_SIZE), FOOTER_SIZE);
@@ -84,14 +91,16 @@ async function writeBlocks(
   file: FileHandle,
   at: number,
   blocks: AsyncIterable<VhdBlock>,
-  dropZeroes: boolean,
-  { onOffset, signal }: WriteVhdOptions,
+  { kind, size }: ResolvedIdentity,
+  { onBlock, onOffset, signal }: WriteVhdOptions,
 ): Promise<number[]> {
   const indexes: number[] = [];
   let end = at;
-  for await (const { index, bytes } of blocks) {
+  for await (const block of blocks) {
+    const { index, bytes } = block;
     signal?.throwIfAborted();
-    if (!dropZeroes || !isZero(bytes.subarray(BITMAP_SIZE))) {
+    if (kind === 'differencing' || !isZero(bytes.subarray(BITMAP_SIZE))) {
+      await onBlock?.(index * VHD_BLOCK_SIZE, dataOf(block, size));
       await writeFully(file, bytes, end);
       end += bytes.byteLength;
       indexes.push(index);

@@ -48,7 +48,8 @@ test.runIf(tools)(
     }
 
     const layers = join(folder, 'vms', vm.uuid, 'disks', disk);
-    const files = (await readdir(layers)).sort().map((name) => join(layers, name));
+    const names = (await readdir(layers)).filter((name) => name.endsWith('.vhd'));
+    const files = names.sort().map((name) => join(layers, name));
     expect(files).toHaveLength(3);
     for (const file of files) {
       await run('7z', ['t', file]); // follows the parents by name and compares their uuids

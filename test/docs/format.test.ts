@@ -66,6 +66,8 @@ test.runIf(['qemu-img', '7z', 'tar'].every((name) => hasTool(name)))(
     expect(incr.manifest.type).toBe('incr');
 
     expect(await follow('qemu-img', dir.file('full'), { FULL: layer(full) })).toBe(atFull);
+    const { stdout } = await run('bash', ['-c', await commandOf('split')], { cwd: dir.file('full') });
+    expect(stdout).toBe(`${full.manifest.disks[0]!.digest}  -\n`);
     expect(await follow('7z', dir.file('incr'), { LAYER: layer(incr) })).toBe(atIncr);
     const archive = join(folder, image.manifest.files.find(({ role }) => role === 'image')!.name);
     await using opened = await openXva(archive);

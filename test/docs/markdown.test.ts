@@ -13,7 +13,7 @@ const MIB = 1024 * 1024;
 const root = new URL('../../', import.meta.url);
 
 /** Documents whose readers have backups already, in `./backups`. */
-const WITH_BACKUPS: readonly string[] = ['docs/instant-access.md', 'docs/restoring.md'];
+const WITH_BACKUPS: readonly string[] = ['docs/instant-access.md', 'docs/restoring.md', 'docs/verifying.md'];
 
 /** Whose shell commands are run elsewhere: by format.test.ts, and by `.ci/run` itself. */
 const COMMANDS_ELSEWHERE: readonly string[] = ['docs/format.md', 'README.md', 'CONTRIBUTING.md'];
