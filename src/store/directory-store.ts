@@ -1,13 +1,14 @@
 import { constants } from 'node:fs';
 import * as nodeFs from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
-import { type ByteSource, fileSource } from '../bytes/index.ts';
+import { type ByteSource, fileSource, readBytes } from '../bytes/index.ts';
 import { BackupError, type Clock, createLog, systemClock } from '../core/index.ts';
-import { type FileSystem, findFolder, makeFolders, makeRoot, syncFolder } from './durable-folder.ts';
+import { type FileCalls, type FileSystem, findFolder, makeFolders, makeRoot, syncFolder } from './durable-folder.ts';
 import { hashFile, writeHashed } from './hashed-write.ts';
 import { intake } from './intake.ts';
 import { checkName, checkPrefix, isNamePart } from './names.ts';
 import { publishFile, replaceFile } from './publish-file.ts';
+import { readSmallFile } from './read-small-file.ts';
 import type { Listing, StagedFile, Store, WriteOptions, Written } from './store.ts';
 import { DEFAULT_ABANDONED_AFTER_MS } from './store.ts';
 import { asStoreError, nameMissing, nameTaken, storeIo, systemCode } from './store-error.ts';
@@ -17,6 +18,9 @@ const log = createLog('store');
 
 /** What is being written lies here, in a folder for the owner only, on the file system it will be published on. */
 const TEMP = '.tmp';
+
+/** So long a folder is not looked at again, when many of its files are read one after another, in milliseconds. */
+const FRESH_MS = 1000;
 
 /** How {@link directoryStore} works. */
 export interface DirectoryStoreOptions {
@@ -38,21 +42,27 @@ export interface DirectoryStoreOptions {
  * @throws BackupError `STORE_IO` where `path` is something else than a folder.
  */
 export async function directoryStore(path: string, options: DirectoryStoreOptions = {}): Promise<Store> {
-  const store = new DirectoryStore(resolve(path), options.fs ?? nodeFs, options.clock ?? systemClock);
+  const store = new DirectoryStore(
+    resolve(path),
+    options.fs ?? { ...nodeFs, readSmallFile },
+    options.clock ?? systemClock,
+  );
   await store.checkRoot();
   return store;
 }
 
 class DirectoryStore implements Store {
   readonly label: string;
-  readonly #fs: FileSystem;
+  readonly #fs: FileCalls;
   readonly #clock: Clock;
   /** The folder's real path, once it is there. */
   #root: string | undefined;
+  /** The folder that was last read from: no symbolic link led there. */
+  #lastFound: { readonly name: string; readonly path: string; readonly at: number } | undefined;
   /** Folders that a power cut will not take. */
   readonly #durable = new Set<string>();
 
-  constructor(path: string, fs: FileSystem, clock: Clock) {
+  constructor(path: string, fs: FileCalls, clock: Clock) {
     this.label = path;
     this.#fs = fs;
     this.#clock = clock;
@@ -108,6 +118,29 @@ class DirectoryStore implements Store {
       } catch (error) {
         await file.close();
         throw error;
+      }
+    });
+  }
+
+  async readSmall(
+    name: string,
+    longest: number,
+    { signal }: { signal?: AbortSignal | undefined } = {},
+  ): Promise<Uint8Array | undefined> {
+    checkName(name);
+    signal?.throwIfAborted();
+    const { readSmallFile } = this.#fs;
+    if (readSmallFile === undefined) {
+      await using source = await this.open(name, { signal });
+      return source.size > longest ? undefined : await readBytes(source, 0, source.size, { signal });
+    }
+    return storeIo(this.#action('read', name), async () => {
+      const path = await this.#findForReading(name);
+      if (path === undefined) throw nameMissing(this.label, name);
+      try {
+        return await readSmallFile(path, NO_FOLLOW, longest);
+      } catch (error) {
+        throw MISSING.has(systemCode(error) ?? '') ? nameMissing(this.label, name, error) : error;
       }
     });
   }
@@ -202,6 +235,18 @@ class DirectoryStore implements Store {
     const parts = name.split('/');
     const folder = await this.#findFolder(parts.slice(0, -1));
     return folder === undefined ? undefined : join(folder, parts.at(-1)!);
+  }
+
+  /** The same, for one of many files of a folder: for a moment it is taken to be what it was. */
+  async #findForReading(name: string): Promise<string | undefined> {
+    const folder = name.slice(0, name.lastIndexOf('/'));
+    const now = this.#clock.now();
+    const isFresh =
+      this.#lastFound?.name === folder && now - this.#lastFound.at < FRESH_MS && now >= this.#lastFound.at;
+    if (isFresh) return join(this.#lastFound!.path, name.slice(folder.length + 1));
+    const path = await this.#find(name);
+    if (path !== undefined) this.#lastFound = { name: folder, path: dirname(path), at: now };
+    return path;
   }
 
   async #findFolder(parts: readonly string[]): Promise<string | undefined> {

@@ -34,12 +34,18 @@ export function formatPoint(timeMs: number, type: PointType, random: string): st
 export function parsePoint(point: string): PointFacts | undefined {
   const match = POINT.exec(point);
   if (match === null) return undefined;
-  const [, year, month, day, hour, minute, second, ms, type] = match;
+  const [, year, month, day, hour, minute, second, ms, type] = match as unknown as [string, ...string[]];
+  if (!isDate(Number(year), Number(month), Number(day))) return undefined;
+  if (Number(hour) > 23 || Number(minute) > 59 || Number(second) > 59) return undefined;
   const createdAt = `${year}-${month}-${day}T${hour}:${minute}:${second}.${ms}Z`;
-  const time = Date.parse(createdAt);
-  // A 30th of February is read as the 1st of March: only what comes back unchanged is a date.
-  if (Number.isNaN(time) || new Date(time).toISOString() !== createdAt) return undefined;
   return { type: type as PointType, createdAt };
+}
+
+/** Is there such a day? By hand: names are read by the hundred thousand, and `Date` takes a 30th of February. */
+function isDate(year: number, month: number, day: number): boolean {
+  const isLeapYear = year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0);
+  const days = month === 2 ? (isLeapYear ? 29 : 28) : [4, 6, 9, 11].includes(month) ? 30 : 31;
+  return month >= 1 && month <= 12 && day >= 1 && day <= days;
 }
 
 /** The folder of a VM, with `/` at its end. Names in a manifest are relative to it. */

@@ -23,7 +23,7 @@ export function pointsAmong(names: readonly string[]): PointSummary[] {
     const id = parseManifestName(name);
     if (id !== undefined) points.push({ ...id, ...parsePoint(id.point)! });
   }
-  return points.sort((a, b) => order(a.point, b.point) || order(a.vmUuid, b.vmUuid));
+  return points.sort((a, b) => compareText(a.point, b.point) || compareText(a.vmUuid, b.vmUuid));
 }
 
 /** Reads and checks a manifest. `NOT_FOUND`, `POINT_BROKEN` or `REPOSITORY_FORMAT_NEWER` as in `Repository.get`. */
@@ -39,6 +39,8 @@ export async function readWhole(
   longest: number,
   options: CallOptions = {},
 ): Promise<Uint8Array> {
+  const small = await store.readSmall?.(name, longest, options);
+  if (small !== undefined) return small;
   await using source = await store.open(name, options);
   if (source.size > longest) {
     throw new BackupError('POINT_BROKEN', `${name}: expected at most ${longest} bytes, got ${source.size}`, {
@@ -117,6 +119,7 @@ function brokenBase(file: string, base: string, what: string, cause?: unknown): 
   });
 }
 
-function order(a: string, b: string): number {
+/** As `sort` wants it, by code units: quicker than by language, and the same everywhere. */
+export function compareText(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;
 }

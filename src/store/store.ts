@@ -57,6 +57,11 @@ export interface Store extends AsyncDisposable {
   ): Promise<Written>;
   /** Random access to an object; `STORE_NOT_FOUND` where there is none. */
   open(name: string, options?: CallOptions): Promise<ByteSource>;
+  /**
+   * All of an object, `undefined` where it is longer than `longest` bytes. Only of stores that have a quicker way than `open`,
+   * which is used for the others; `STORE_NOT_FOUND` where there is none.
+   */
+  readSmall?(name: string, longest: number, options?: CallOptions): Promise<Uint8Array | undefined>;
   /** The size in bytes, or `undefined` where the name does not exist. */
   size(name: string, options?: CallOptions): Promise<number | undefined>;
   /** All names that begin with `prefix`, which ends with `/` or is empty. */

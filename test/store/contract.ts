@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { readBytes } from '../../src/bytes/index.ts';
 import type { Store } from '../../src/store/index.ts';
+import { patterned } from '../support/patterned.ts';
 
 /** What a store under test needs around it. */
 export interface StoreUnderTest {
@@ -145,6 +146,20 @@ export function storeContract(name: string, make: () => Promise<StoreUnderTest>)
       }
       await expect(readBytes(source, 9_999, 2)).rejects.toThrow(RangeError);
       await source.close();
+    });
+
+    test('a small object is read whole, where the store can do that; a longer one is left to open', async () => {
+      await store.write('a/small', patterned(5000));
+      await store.write('a/empty', new Uint8Array());
+      if (store.readSmall === undefined) return;
+      expect(Buffer.compare((await store.readSmall('a/small', 5000))!, patterned(5000))).toBe(0);
+      expect(await store.readSmall('a/empty', 0)).toEqual(new Uint8Array());
+      expect(await store.readSmall('a/small', 4999)).toBeUndefined();
+      await expect(store.readSmall('a/none', 10)).rejects.toMatchObject({ code: 'STORE_NOT_FOUND' });
+      await expect(store.readSmall('b/none', 10)).rejects.toMatchObject({ code: 'STORE_NOT_FOUND' });
+      await expect(store.readSmall('../a', 10)).rejects.toMatchObject({ code: 'STORE_NAME_INVALID' });
+      const reason = new Error('enough');
+      await expect(store.readSmall('a/small', 10, { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
     });
 
     test('never writes over an object', async () => {

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import {
+  digestsName,
   formatPoint,
   isFileOf,
   layerName,
@@ -91,6 +92,10 @@ describe('which files may belong to a point', () => {
     ['disk', layerName(VDI, POINT, 'raw'), true],
     ['metadata', pointFileNames(POINT).metadata, true],
     ['metadata-archive', pointFileNames(POINT).metadataArchive, true],
+    ['digests', digestsName(VDI, POINT), true],
+    ['digests', digestsName(VDI, other), false],
+    ['digests', layerName(VDI, POINT, 'vhd'), false],
+    ['disk', digestsName(VDI, POINT), false],
     ['image', pointFileNames(POINT).image, true],
     ['image', pointFileNames(POINT).imageZstd, true],
     ['disk', layerName(VDI, other, 'vhd'), false],
@@ -106,6 +111,21 @@ describe('which files may belong to a point', () => {
   ] as const)('%s %s: %s', (role, name, expected) => {
     expect(isFileOf(POINT, { role, name })).toBe(expected);
   });
+});
+
+test('a name is of a point only if its digits are a time', () => {
+  const digits = fc.tuple(...[9999, 13, 32, 25, 61, 61, 999].map((max) => fc.nat(max)));
+  fc.assert(
+    fc.property(digits, ([year, month, day, hour, minute, second, ms]) => {
+      const pad = (value: number | undefined, width = 2) => String(value).padStart(width, '0');
+      const name = `${pad(year, 4)}${pad(month)}${pad(day)}t${pad(hour)}${pad(minute)}${pad(second)}${pad(ms, 3)}z-full-9f3a1c`;
+      const createdAt = `${pad(year, 4)}-${pad(month)}-${pad(day)}T${pad(hour)}:${pad(minute)}:${pad(second)}.${pad(ms, 3)}Z`;
+      const time = Date.parse(createdAt); // takes a 30th of February for the 1st of March, and an hour 24
+      const isTime = !Number.isNaN(time) && new Date(time).toISOString() === createdAt;
+      expect(parsePoint(name)).toEqual(isTime ? { type: 'full', createdAt } : undefined);
+    }),
+    { numRuns: 3000 },
+  );
 });
 
 test('the point of a full name', () => {
