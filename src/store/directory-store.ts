@@ -78,7 +78,7 @@ class DirectoryStore implements Store {
   async write(
     name: string,
     from: Parameters<Store['write']>[1],
-    { signal, secret = false, replace = false }: WriteOptions = {},
+    { signal, secret = false, replace = false, onHashed }: WriteOptions = {},
   ): Promise<Written> {
     checkName(name);
     signal?.throwIfAborted();
@@ -89,7 +89,7 @@ class DirectoryStore implements Store {
       const file = await storeIo(action, () => this.#fs.open(temp, 'wx', secret ? 0o600 : 0o644));
       let written: Written;
       try {
-        written = await writeHashed(file, intake(name, from, signal), action);
+        written = await writeHashed(file, intake(name, from, signal), action, { onHashed });
         await storeIo(action, () => file.datasync());
       } finally {
         await storeIo(action, () => file.close());
@@ -324,13 +324,13 @@ class DirectoryStore implements Store {
     if (!published) throw nameTaken(this.label, name);
   }
 
-  async #hashStaged(temp: string, name: string, { signal, secret = false }: WriteOptions): Promise<Written> {
+  async #hashStaged(temp: string, name: string, { signal, secret = false, onHashed }: WriteOptions): Promise<Written> {
     signal?.throwIfAborted();
     return storeIo(this.#action('publish', name), async () => {
       if (secret) await this.#fs.chmod(temp, 0o600);
       const file = await this.#fs.open(temp, constants.O_RDONLY | NO_FOLLOW);
       try {
-        const written = await hashFile(file, { signal });
+        const written = await hashFile(file, { signal, onHashed });
         await file.sync();
         return written;
       } finally {

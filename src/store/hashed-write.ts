@@ -1,7 +1,7 @@
-import { createHash } from 'node:crypto';
+import { createHash, type Hash } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
-import type { CallOptions } from '../core/index.ts';
-import type { Written } from './store.ts';
+import { performance } from 'node:perf_hooks';
+import type { WriteOptions, Written } from './store.ts';
 import { type StoreAction, storeIo } from './store-error.ts';
 
 /** Chunks up to this many bytes are gathered: a stream of small pieces must not become a stream of system calls. */
@@ -17,6 +17,7 @@ export async function writeHashed(
   file: FileHandle,
   chunks: AsyncIterable<Uint8Array>,
   action: StoreAction,
+  { onHashed }: Pick<WriteOptions, 'onHashed'> = {},
 ): Promise<Written> {
   const hash = createHash('sha256');
   let [front, back] = [new Uint8Array(GATHER), new Uint8Array(GATHER)];
@@ -28,7 +29,7 @@ export async function writeHashed(
     await writing;
     writing = storeIo(action, () => appendFully(file, data));
     writing.catch(() => {}); // awaited before the next write, or at the end
-    hash.update(data);
+    hashPiece(hash, data, onHashed);
     length += data.byteLength;
   };
   const flush = async () => {
@@ -57,7 +58,10 @@ export async function writeHashed(
 }
 
 /** Hashes an open file from its start to its end; the next piece is read while this one is hashed. */
-export async function hashFile(file: FileHandle, { signal }: CallOptions = {}): Promise<Written> {
+export async function hashFile(
+  file: FileHandle,
+  { signal, onHashed }: Pick<WriteOptions, 'signal' | 'onHashed'> = {},
+): Promise<Written> {
   const hash = createHash('sha256');
   let length = 0;
   let [front, back] = [new Uint8Array(READ), new Uint8Array(READ)];
@@ -69,8 +73,14 @@ export async function hashFile(file: FileHandle, { signal }: CallOptions = {}): 
     length += bytesRead;
     [front, back] = [back, front];
     reading = file.read(front, 0, READ, length);
-    hash.update(piece);
+    hashPiece(hash, piece, onHashed);
   }
+}
+
+function hashPiece(hash: Hash, piece: Uint8Array, onHashed: WriteOptions['onHashed']): void {
+  const startedAt = performance.now();
+  hash.update(piece);
+  onHashed?.(performance.now() - startedAt);
 }
 
 async function appendFully(file: FileHandle, data: Uint8Array): Promise<void> {

@@ -13,6 +13,12 @@ export interface WriteOptions extends CallOptions {
    * @defaultValue `false`: a name that is taken is `STORE_EXISTS`
    */
   readonly replace?: boolean | undefined;
+  /**
+   * Told how long this thread hashed, in milliseconds, as often as the store likes: a run's report names the slow side by it. A
+   * store need not tell. Must not throw.
+   * @defaultValue nobody is told
+   */
+  readonly onHashed?: ((ms: number) => void) | undefined;
 }
 
 /** What was published under a name. */

@@ -1,6 +1,7 @@
-import type { FileHandle } from 'node:fs/promises';
+import { type FileHandle, open } from 'node:fs/promises';
 import { expect, test } from 'vitest';
-import { writeHashed } from '../../src/store/hashed-write.ts';
+import { hashFile, writeHashed } from '../../src/store/hashed-write.ts';
+import { makeTempDir } from '../support/temp-dir.ts';
 
 const ACTION = { label: 'store', name: 'a', action: 'write' };
 
@@ -36,4 +37,25 @@ test('of a source that fails and a file that then fails, too, the first is told'
     throw lost;
   });
   await expect(writeHashed(fullDisk(disk.promise), failing, ACTION)).rejects.toBe(lost);
+});
+
+test('the time of every piece that is hashed is told', async () => {
+  await using dir = await makeTempDir();
+  const file = await open(dir.file('a'), 'wx+');
+  try {
+    const times: number[] = [];
+    const onHashed = (ms: number) => void times.push(ms);
+    const written = await writeHashed(
+      file,
+      chunks(() => {}),
+      ACTION,
+      { onHashed },
+    );
+    expect(times).toHaveLength(2);
+    expect(await hashFile(file, { onHashed })).toEqual(written);
+    expect(times).toHaveLength(3);
+    expect(Math.min(...times)).toBeGreaterThan(0);
+  } finally {
+    await file.close();
+  }
 });
