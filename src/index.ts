@@ -51,7 +51,10 @@ export {
   type RunReport,
   redact,
   type SleepOptions,
+  type SlowSide,
   type StageReport,
+  type TransferReport,
+  type TransferTime,
   type Warning,
 } from './core/index.ts';
 export {

@@ -240,8 +240,8 @@ async function transferAll(
     const mode = job.delta === undefined ? 'full' : 'delta';
     const totalBytes = job.delta && bytesToRead(job.delta, plan.mergeGap);
     onProgress?.({ kind: 'disk-started', run: 'backup', diskId, label, mode, size, totalBytes });
-    let bytesMoved = 0;
-    const layer: StoredLayer = await transferDisk(host, writer, job, {
+    const meter = recorder.meter();
+    const moving = transferDisk(host, writer, job, {
       timestamp,
       mergeGap: plan.mergeGap,
       network: plan.network,
@@ -250,11 +250,14 @@ async function transferAll(
       onTruth: (subject, { confidence: reason }) =>
         recorder.decide({ subject, topic: 'truth-check', choice: 'passed', reason }),
       signal: stop,
+      meter,
       onMoved(movedBytes) {
-        bytesMoved = movedBytes;
+        meter.bytes = movedBytes;
         onProgress?.({ kind: 'bytes-moved', run: 'backup', diskId, movedBytes, totalBytes: totalBytes ?? size });
       },
     });
+    const layer: StoredLayer = await meter.untilDone(moving);
+    const { bytes: bytesMoved, time } = meter;
     onProgress?.({ kind: 'disk-finished', run: 'backup', diskId, movedBytes: bytesMoved });
     const durationMs = clock.now() - startedAt;
     recorder.disks.push({
@@ -265,6 +268,7 @@ async function transferAll(
       size,
       bytesMoved,
       durationMs,
+      time,
     });
     transferred.set(diskId, manifestDisk(job.plan, { job, layer, bytesMoved, recorder }));
   };

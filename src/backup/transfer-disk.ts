@@ -1,6 +1,6 @@
 import { byteReader, isZero } from '../bytes/index.ts';
 import { type ChangedBlocks, restrictToChanges } from '../cbt/index.ts';
-import { BackupError, type CallOptions, HostError } from '../core/index.ts';
+import { BackupError, type CallOptions, HostError, type TransferMeter } from '../core/index.ts';
 import { type Block, BlockDigests, type BlockStream, type Disk } from '../disk/index.ts';
 import type { Host } from '../host/index.ts';
 import type { SnapshotDisk } from '../snapshot/index.ts';
@@ -47,6 +47,8 @@ export interface TransferOptions extends CallOptions {
   readonly onTruth: (vdiUuid: string, check: TruthCheck) => void;
   /** Bytes of the disk that have crossed the network so far. */
   readonly onMoved: (bytes: number) => void;
+  /** Measures whom it waits for. */
+  readonly meter: TransferMeter;
 }
 
 /** The layer of a disk as it was stored. */
@@ -85,7 +87,7 @@ async function transferDelta(
   writer: PointWriter,
   { plan, snapshot }: DiskJob,
   { changed, parent }: Required<DiskDelta> & { readonly changed: ChangedBlocks },
-  { timestamp, mergeGap, network, sampleUnchanged, openBase, onTruth, signal, onMoved }: TransferOptions,
+  { timestamp, mergeGap, network, sampleUnchanged, openBase, onTruth, signal, onMoved, meter }: TransferOptions,
 ): Promise<StoredLayer> {
   await using nbd = await host.openNbd(snapshot.snapshotVdiRef, { network, signal });
   assertSize(plan, 'the NBD export', nbd.size, snapshot.size);
@@ -97,7 +99,10 @@ async function transferDelta(
   const source = restrictToChanges(counted, changed, { mergeGap });
   const { digests, onBlock } = digestBlocks(nbd.size);
   const vhd = await vhdStream(source, { timestamp, signal, parent: linkTo(plan, parent), onBlock });
-  const file = await writer.writeFile('disk', writer.layerName(plan.vdiUuid, 'vhd'), vhd, { signal });
+  // Reads overlap, so the time of each says nothing: what counts is how long their bytes are waited for.
+  const from = { length: vhd.length, chunks: meter.through(vhd.chunks) };
+  const name = writer.layerName(plan.vdiUuid, 'vhd');
+  const file = await writer.writeFile('disk', name, from, { signal, onHashed: meter.onHashed });
   await writer.writeDigests(plan.vdiUuid, digests, { signal });
   return { file, identity: { vhdUuid: vhd.uuid, vhdTimestamp: vhd.footer.timestamp }, transport: 'nbd' };
 }
@@ -108,11 +113,11 @@ async function transferDifference(
   writer: PointWriter,
   { plan, snapshot }: DiskJob,
   { parent }: DiskDelta,
-  { timestamp, signal, onMoved }: TransferOptions,
+  { timestamp, signal, onMoved, meter }: TransferOptions,
 ): Promise<StoredLayer> {
   const base = parent.snapshotVdiUuid!;
   const link = { timestamp, parent: linkTo(plan, parent) };
-  return storeExport(host, writer, plan, snapshot, { base, kind: 'differencing', link, signal, onMoved });
+  return storeExport(host, writer, plan, snapshot, { base, kind: 'differencing', link, signal, onMoved, meter });
 }
 
 /** The host's VHD export, which leaves out what was never written, repacked under an identity of our own. */
@@ -120,9 +125,9 @@ async function transferVhdExport(
   host: Host,
   writer: PointWriter,
   { plan, snapshot }: DiskJob,
-  { timestamp, signal, onMoved }: TransferOptions,
+  { timestamp, signal, onMoved, meter }: TransferOptions,
 ): Promise<StoredLayer> {
-  return storeExport(host, writer, plan, snapshot, { kind: 'dynamic', link: { timestamp }, signal, onMoved });
+  return storeExport(host, writer, plan, snapshot, { kind: 'dynamic', link: { timestamp }, signal, onMoved, meter });
 }
 
 /**
@@ -139,7 +144,7 @@ export function whyNoDelta(error: unknown): string | undefined {
   return isSo ? message : undefined;
 }
 
-interface StoreExportOptions extends CallOptions, Pick<TransferOptions, 'onMoved'> {
+interface StoreExportOptions extends CallOptions, Pick<TransferOptions, 'onMoved' | 'meter'> {
   /** Uuid of the snapshot from which the host tells the differences. */
   readonly base?: string | undefined;
   /** What must come. */
@@ -153,7 +158,7 @@ async function storeExport(
   writer: PointWriter,
   plan: DiskPlan,
   snapshot: SnapshotDisk,
-  { base, kind, link, signal, onMoved }: StoreExportOptions,
+  { base, kind, link, signal, onMoved, meter }: StoreExportOptions,
 ): Promise<StoredLayer> {
   let length: number | undefined;
   const wholeLength = () => length;
@@ -169,9 +174,10 @@ async function storeExport(
   const { digests, onBlock } = digestBlocks(exported.size);
   const vhd = vhdStreamFromBlocks(
     { ...link, size: exported.size, blockIndexes: exported.blockIndexes, onBlock, signal },
-    countBlocks(exported.blocks, onMoved),
+    countBlocks(exported.blocks, onMoved, meter),
   );
-  const file = await writer.writeFile('disk', writer.layerName(plan.vdiUuid, 'vhd'), vhd, { signal });
+  const name = writer.layerName(plan.vdiUuid, 'vhd');
+  const file = await writer.writeFile('disk', name, vhd, { signal, onHashed: meter.onHashed });
   await writer.writeDigests(plan.vdiUuid, digests, { signal });
   const digest = kind === 'dynamic' ? await digests.root() : undefined;
   return { file, identity: { vhdUuid: vhd.uuid, vhdTimestamp: vhd.footer.timestamp }, digest, transport: 'vhd' };
@@ -182,15 +188,16 @@ async function transferRawExport(
   host: Host,
   writer: PointWriter,
   { plan, snapshot }: DiskJob,
-  { timestamp, signal, onMoved }: TransferOptions,
+  { timestamp, signal, onMoved, meter }: TransferOptions,
 ): Promise<StoredLayer> {
   const staged = await writer.stage({ signal });
   await using transfer = await host.exportDisk(snapshot.snapshotVdiRef, { format: 'raw', signal });
-  const blocks = rawBlocks(transfer.chunks, snapshot.size, `raw export of ${plan.vdiUuid}`, { signal, onMoved });
+  const raw = rawBlocks(transfer.chunks, snapshot.size, `raw export of ${plan.vdiUuid}`, { signal, onMoved });
+  const blocks = meter.through(raw);
   const { digests, onBlock } = digestBlocks(snapshot.size);
   const { uuid, footer } = await writeVhd({ size: snapshot.size, blocks }, staged.path, { timestamp, onBlock, signal });
   const name = writer.layerName(plan.vdiUuid, 'vhd');
-  const file = await writer.publishStaged('disk', staged, name, { signal });
+  const file = await writer.publishStaged('disk', staged, name, { signal, onHashed: meter.onHashed });
   await writer.writeDigests(plan.vdiUuid, digests, { signal });
   const identity = { vhdUuid: uuid, vhdTimestamp: footer.timestamp };
   return { file, identity, digest: await digests.root(), transport: 'raw' };
@@ -201,14 +208,19 @@ async function transferRawFile(
   host: Host,
   writer: PointWriter,
   { plan, snapshot }: DiskJob,
-  { signal, onMoved }: TransferOptions,
+  { signal, onMoved, meter }: TransferOptions,
 ): Promise<StoredLayer> {
   await using transfer = await host.exportDisk(snapshot.snapshotVdiRef, { format: 'raw', signal });
   const { digests, onBlock } = digestBlocks(snapshot.size);
   const blocks = wholeBlocks(transfer.chunks, snapshot.size, `raw export of ${plan.vdiUuid}`, { signal, onMoved });
-  const chunks = digested(blocks, onBlock);
+  const chunks = digested(meter.through(blocks), onBlock);
   const name = writer.layerName(plan.vdiUuid, 'raw');
-  const file = await writer.writeFile('disk', name, { length: snapshot.size, chunks }, { signal });
+  const file = await writer.writeFile(
+    'disk',
+    name,
+    { length: snapshot.size, chunks },
+    { signal, onHashed: meter.onHashed },
+  );
   await writer.writeDigests(plan.vdiUuid, digests, { signal });
   return { file, digest: await digests.root(), transport: 'raw' };
 }
@@ -253,27 +265,31 @@ async function* wholeBlocks(
   }
 }
 
-/** Tells the bytes that have passed. */
-export async function* countChunks(
+/** Tells the bytes that have passed, and measures. */
+export function countChunks(
   chunks: AsyncIterable<Uint8Array>,
   onMoved: (bytes: number) => void,
+  meter: TransferMeter,
 ): AsyncGenerator<Uint8Array, void> {
-  let moved = 0;
-  for await (const chunk of chunks) {
-    yield chunk;
-    moved += chunk.byteLength;
-    onMoved(moved);
-  }
+  const count = counter(onMoved);
+  return meter.through(chunks, ({ byteLength }) => count(byteLength));
 }
 
-async function* countBlocks(blocks: BlockStream, onMoved: (bytes: number) => void): AsyncGenerator<Block, void> {
+function countBlocks(
+  blocks: BlockStream,
+  onMoved: (bytes: number) => void,
+  meter: TransferMeter,
+): AsyncGenerator<Block, void> {
+  const count = counter(onMoved);
+  return meter.through(blocks, ({ data }) => count(data.byteLength));
+}
+
+function counter(onMoved: (bytes: number) => void): (bytes: number) => void {
   let moved = 0;
-  for await (const block of blocks) {
-    const { byteLength } = block.data;
-    yield block;
-    moved += byteLength;
+  return (bytes) => {
+    moved += bytes;
     onMoved(moved);
-  }
+  };
 }
 
 function countReads(disk: Disk, onMoved: (bytes: number) => void): Disk {

@@ -50,25 +50,29 @@ export async function transferImage(
   if (compression === 'zstd' && !compressed) {
     recorder.fallBack('vm', 'zstd', 'none', 'the host does not know zstd and sent the archive plain');
   }
-  let movedBytes = 0;
+  const meter = recorder.meter();
   const checking = checkingXva(sent.bytes, { signal });
-  const counted = countChunks(checking.bytes, (moved) => {
-    movedBytes = moved;
-    onProgress?.({ kind: 'bytes-moved', run: 'backup', diskId, movedBytes, totalBytes: compressed ? undefined : size });
-  });
+  const totalBytes = compressed ? undefined : size;
+  const onMoved = (movedBytes: number) => {
+    meter.bytes = movedBytes;
+    onProgress?.({ kind: 'bytes-moved', run: 'backup', diskId, movedBytes, totalBytes });
+  };
+  const counted = countChunks(checking.bytes, onMoved, meter);
   const names = writer.fileNames;
-  await writer.writeFile('image', compressed ? names.imageZstd : names.image, counted, { secret, signal });
+  const name = compressed ? names.imageZstd : names.image;
+  await meter.untilDone(writer.writeFile('image', name, counted, { secret, signal, onHashed: meter.onHashed }));
   const report = await checking.report;
   assertWhole(plan, report);
   await host.call('VM.set_name_label', snapshot.ref, workingName({ name_label: label }, snapshot.mark.runId));
+  const { bytes: movedBytes, time } = meter;
   onProgress?.({ kind: 'disk-finished', run: 'backup', diskId, movedBytes });
   const durationMs = clock.now() - startedAt;
   const disks = new Map<string, ManifestDisk>();
   for (const job of jobs) {
     const { vdiUuid, name } = job.plan;
     const { dataBytes: bytesMoved } = findDisk(report, job);
-    const of = { vdiUuid, name, mode: 'full', transport: 'xva', size: job.plan.size, bytesMoved, durationMs };
-    recorder.disks.push(of);
+    const of = { vdiUuid, name, mode: 'full', transport: 'xva', size: job.plan.size };
+    recorder.disks.push({ ...of, bytesMoved, durationMs, time });
     disks.set(vdiUuid, imageDisk(job, bytesMoved, new Date(snapshot.takenAt)));
   }
   return { image: { compression: report.compression, plainLength: report.plainLength }, disks };

@@ -20,9 +20,15 @@ export {
   type ReceiptItem,
   RunError,
   type RunReport,
+  type SlowSide,
   type StageReport,
+  type TransferReport,
+  type TransferTime,
   type Warning,
 } from './report.ts';
 export { isRetryable, type RetryOptions, retry } from './retry.ts';
 export { runAll } from './run-all.ts';
 export { RunRecorder, type RunRecorderOptions } from './run-recorder.ts';
+export { slowSideOf, type Work } from './slow-side.ts';
+export { type Stopwatch, systemStopwatch } from './stopwatch.ts';
+export { TransferMeter } from './transfer-meter.ts';

@@ -41,6 +41,40 @@ export interface StageReport {
   readonly name: string;
   /** In milliseconds. */
   readonly durationMs: number;
+  /** For how many of them this thread worked, for this run or anything else; for the others it waited. */
+  readonly busyMs: number;
+}
+
+/**
+ * Whom a transfer waited for, in milliseconds; no moment is counted twice. What is missing to its duration went before
+ * its first byte: a slot within `limits`, the host's attaching of the disk, the first reads.
+ */
+export interface TransferTime {
+  /**
+   * For bytes of the host; of a restore, until it had taken ours and said that all is well. A limit of `bytesPerSecond`
+   * is in it; so is TLS, for which Node tells no time of its own, and what the host compresses.
+   */
+  readonly hostMs: number;
+  /** For this thread to hash; 0 where the store does not tell (`WriteOptions.onHashed`). */
+  readonly hashMs: number;
+  /** For the store to take the bytes and to make them last; of a restore, for the point's bytes, merged. */
+  readonly storeMs: number;
+}
+
+/**
+ * `host`: waiting for it. `store`: waiting for it. `process`: this thread had work, be it hashing, TLS or something else.
+ * `none`: nothing was moved.
+ */
+export type SlowSide = 'host' | 'store' | 'process' | 'none';
+
+/** All that a run moved, also what it did not move whole; times are the sums of transfers that ran at once. */
+export interface TransferReport extends TransferTime {
+  /** That crossed the network. */
+  readonly bytes: number;
+  /** What most of the stage `transfer` went to. */
+  readonly slowSide: SlowSide;
+  /** Which part of it, from 0 to 1. */
+  readonly share: number;
 }
 
 /** What happened to one disk. */
@@ -59,6 +93,8 @@ export interface DiskReport {
   readonly bytesMoved: number;
   /** In milliseconds. */
   readonly durationMs: number;
+  /** Whom it waited for. The disks of one archive travel together, and each has the archive's. */
+  readonly time: TransferTime;
 }
 
 /** How a hook of the user's ended, before or after the snapshot. */
@@ -102,6 +138,8 @@ export interface RunReport {
   readonly stages: readonly StageReport[];
   /** Those that were moved. */
   readonly disks: readonly DiskReport[];
+  /** Who was slow. */
+  readonly transfer: TransferReport;
   /** The user's hooks that ran, in their order. */
   readonly hooks: readonly HookReport[];
   /** Everything that was decided, from the plan on. */

@@ -9,13 +9,20 @@ import {
   type ReceiptItem,
   RunError,
   type RunReport,
+  type StageReport,
+  type TransferReport,
   type Warning,
 } from './report.ts';
+import { slowSideOf, type Work } from './slow-side.ts';
+import { type Stopwatch, systemStopwatch } from './stopwatch.ts';
+import { TransferMeter } from './transfer-meter.ts';
 
 export interface RunRecorderOptions {
   readonly run: RunKind;
   readonly vm: { readonly uuid: string; readonly name: string };
   readonly clock: Clock;
+  /** @defaultValue this thread's */
+  readonly stopwatch?: Stopwatch | undefined;
   readonly onProgress?: ProgressListener | undefined;
 }
 
@@ -29,20 +36,30 @@ export class RunRecorder {
   readonly hooks: HookReport[] = [];
   point: string | undefined;
   readonly #options: RunRecorderOptions;
+  readonly #stopwatch: Stopwatch;
   readonly #startedAt: number;
-  readonly #stages: { name: string; startedAt: number }[] = [];
+  readonly #stages: { name: string; startedAt: number; mark: Work }[] = [];
+  readonly #meters: TransferMeter[] = [];
   #settled = false;
 
   constructor(options: RunRecorderOptions) {
     this.#options = options;
+    this.#stopwatch = options.stopwatch ?? systemStopwatch;
     this.#startedAt = options.clock.now();
   }
 
   /** The next part of the work begins. */
   stage(name: string): void {
     const { run, vm, clock } = this.#options;
-    this.#stages.push({ name, startedAt: clock.now() });
+    this.#stages.push({ name, startedAt: clock.now(), mark: this.#mark() });
     this.#tell({ kind: 'stage', run, stage: name, vmUuid: vm.uuid });
+  }
+
+  /** For a transfer that begins: what it measures is in the report, however it ends. */
+  meter(): TransferMeter {
+    const meter = new TransferMeter(this.#options.run === 'restore' ? 'store' : 'host', this.#stopwatch);
+    this.#meters.push(meter);
+    return meter;
   }
 
   /** What was to be made is made and stays: from now on a listener that throws is a warning, not the end of the run. */
@@ -76,6 +93,7 @@ export class RunRecorder {
   report(outcome: RunReport['outcome'], error?: BackupError): RunReport {
     const now = this.#options.clock.now();
     const { run, vm } = this.#options;
+    const stages = this.#stagesUntil(now);
     return {
       run,
       runId: this.runId,
@@ -84,11 +102,9 @@ export class RunRecorder {
       outcome,
       startedAt: new Date(this.#startedAt).toISOString(),
       finishedAt: new Date(now).toISOString(),
-      stages: this.#stages.map(({ name, startedAt }, index) => ({
-        name,
-        durationMs: (this.#stages[index + 1]?.startedAt ?? now) - startedAt,
-      })),
+      stages: stages.map(({ report }) => report),
       disks: this.disks,
+      transfer: this.#transferReport(stages.filter(({ report }) => report.name === 'transfer')),
       hooks: this.hooks,
       decisions: this.decisions,
       warnings: this.warnings,
@@ -105,6 +121,37 @@ export class RunRecorder {
     }
     const error = cause instanceof BackupError ? cause : new BackupError('RUN_FAILED', messageOf(cause), { cause });
     return new RunError(error.code, error.message, this.report('failed', error), cause);
+  }
+
+  #stagesUntil(now: number): { readonly report: StageReport; readonly work: Work }[] {
+    const end = { startedAt: now, mark: this.#mark() };
+    return this.#stages.map(({ name, startedAt, mark }, index) => {
+      const next = this.#stages[index + 1] ?? end;
+      const work = { elapsedMs: next.mark.elapsedMs - mark.elapsedMs, busyMs: next.mark.busyMs - mark.busyMs };
+      const durationMs = next.startedAt - startedAt;
+      // Two clocks, one of whole milliseconds: the part is not to be larger than the whole.
+      return { report: { name, durationMs, busyMs: Math.min(durationMs, Math.round(work.busyMs)) }, work };
+    });
+  }
+
+  #transferReport(stages: readonly { readonly work: Work }[]): TransferReport {
+    const sum = { bytes: 0, hostMs: 0, hashMs: 0, storeMs: 0 };
+    for (const { bytes, time } of this.#meters) {
+      sum.bytes += bytes;
+      sum.hostMs += time.hostMs;
+      sum.hashMs += time.hashMs;
+      sum.storeMs += time.storeMs;
+    }
+    const work = { elapsedMs: 0, busyMs: 0 };
+    for (const stage of stages) {
+      work.elapsedMs += stage.work.elapsedMs;
+      work.busyMs += stage.work.busyMs;
+    }
+    return { ...sum, ...slowSideOf(sum, work) };
+  }
+
+  #mark(): Work {
+    return { elapsedMs: this.#stopwatch.now(), busyMs: this.#stopwatch.busy() };
   }
 
   #tell(event: ProgressEvent): void {

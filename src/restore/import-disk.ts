@@ -1,5 +1,5 @@
 import { exactly, type SizedStream, zeroes } from '../bytes/index.ts';
-import type { CallOptions } from '../core/index.ts';
+import type { CallOptions, TransferMeter } from '../core/index.ts';
 import { type Disk, rangeOf, readBlocks } from '../disk/index.ts';
 import type { Host } from '../host/index.ts';
 import { vhdStream } from '../vhd/index.ts';
@@ -9,6 +9,8 @@ export interface ImportOptions extends CallOptions {
   readonly transport: 'vhd' | 'raw';
   /** Bytes sent so far, and in all. */
   readonly onSent?: ((bytes: number, total: number) => void) | undefined;
+  /** Measures whom it waits for, and counts. */
+  readonly meter?: TransferMeter | undefined;
 }
 
 /** Streams a disk, merged as it is read, into an existing VDI of the host that is at least as large. */
@@ -16,15 +18,28 @@ export async function importDisk(
   host: Host,
   vdiRef: string,
   disk: Disk,
-  { transport, onSent, signal }: ImportOptions,
+  { transport, onSent, meter, signal }: ImportOptions,
 ): Promise<number> {
   const stream = transport === 'vhd' ? await vhdStream(disk, { signal }) : rawStream(disk, { signal });
-  await host.importDisk(vdiRef, stream, {
-    format: transport,
-    signal,
-    onSent: (bytes) => onSent?.(bytes, stream.length),
-  });
+  await measured(meter, stream, onSent, (passing, counting) =>
+    host.importDisk(vdiRef, passing, { format: transport, signal, onSent: counting }),
+  );
   return stream.length;
+}
+
+/** Sends a stream under the eyes of a meter. */
+export function measured<T>(
+  meter: TransferMeter | undefined,
+  { length, chunks }: SizedStream,
+  onSent: ImportOptions['onSent'],
+  send: (stream: SizedStream, onSent: (bytes: number) => void) => Promise<T>,
+): Promise<T> {
+  if (meter === undefined) return send({ length, chunks }, (bytes) => onSent?.(bytes, length));
+  const sending = send({ length, chunks: meter.through(chunks) }, (bytes) => {
+    meter.bytes = bytes;
+    onSent?.(bytes, length);
+  });
+  return meter.untilDone(sending);
 }
 
 /** Every byte of a disk, zeros included, in order. */

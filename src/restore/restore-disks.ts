@@ -52,13 +52,16 @@ async function fillDisk(
   await using source = await repository.openDisk(plan.point, diskId, { signal });
   onProgress?.({ kind: 'disk-started', run: 'restore', diskId, label, mode: transport, size });
   const disk = transport === 'raw' ? grown(source, Math.max(source.size, target.size)) : source;
+  const meter = recorder.meter();
   const bytesMoved = await importDisk(host, target.ref, disk, {
     transport,
     signal,
+    meter,
     onSent: (movedBytes, totalBytes) =>
       onProgress?.({ kind: 'bytes-moved', run: 'restore', diskId, movedBytes, totalBytes }),
   });
   onProgress?.({ kind: 'disk-finished', run: 'restore', diskId, movedBytes: bytesMoved });
   const durationMs = clock.now() - startedAt;
-  recorder.disks.push({ vdiUuid: diskId, name: label, mode: 'restore', transport, size, bytesMoved, durationMs });
+  const of = { vdiUuid: diskId, name: label, mode: 'restore', transport, size };
+  recorder.disks.push({ ...of, bytesMoved, durationMs, time: meter.time });
 }

@@ -1,10 +1,10 @@
 import { sourceChunks } from '../bytes/index.ts';
-import { BackupError, HostError, type RunRecorder, systemClock } from '../core/index.ts';
+import { BackupError, HostError, type RunRecorder, systemClock, type TransferMeter } from '../core/index.ts';
 import { type Host, storesVhds } from '../host/index.ts';
 import type { Manifest, ManifestDisk, Repository } from '../store/index.ts';
 import { fromVhdTime, vhdStream } from '../vhd/index.ts';
 import { rewriteXvaMetadata } from '../xva/index.ts';
-import { grown, importDisk } from './import-disk.ts';
+import { grown, importDisk, measured } from './import-disk.ts';
 import { firstOf, readArchive } from './make-vm.ts';
 import type { RestorePlan } from './restore-plan.ts';
 import type { RestoredObjects } from './restored-objects.ts';
@@ -89,15 +89,16 @@ async function sendImage(
   );
   const { length: totalBytes } = rewritten;
   onProgress?.({ kind: 'disk-started', run: 'restore', diskId, label, mode: 'image', size: totalBytes, totalBytes });
-  const refs = await host.importVm(rewritten, {
-    sr: plan.disks.find(({ srUuid }) => srUuid !== undefined)?.srUuid,
-    restore: plan.identity === 'original',
-    signal,
-    onSent: (movedBytes) => onProgress?.({ kind: 'bytes-moved', run: 'restore', diskId, movedBytes, totalBytes }),
-  });
+  const meter = recorder.meter();
+  const sr = plan.disks.find(({ srUuid }) => srUuid !== undefined)?.srUuid;
+  const onSent = (movedBytes: number) =>
+    onProgress?.({ kind: 'bytes-moved', run: 'restore', diskId, movedBytes, totalBytes });
+  const refs = await measured(meter, rewritten, onSent, (passing, counting) =>
+    host.importVm(passing, { sr, restore: plan.identity === 'original', signal, onSent: counting }),
+  );
   onProgress?.({ kind: 'disk-finished', run: 'restore', diskId, movedBytes: totalBytes });
   const of = { vdiUuid: diskId, name: label, mode: 'restore', transport: 'xva', size: totalBytes };
-  recorder.disks.push({ ...of, bytesMoved: totalBytes, durationMs: clock.now() - startedAt });
+  recorder.disks.push({ ...of, bytesMoved: totalBytes, durationMs: clock.now() - startedAt, time: meter.time });
   return firstOf(refs);
 }
 
@@ -133,11 +134,13 @@ async function applyDelta(restoring: Restoring, entry: ManifestDisk, ref: string
   const onSent = (movedBytes: number, totalBytes: number) =>
     onProgress?.({ kind: 'bytes-moved', run: 'restore', diskId, movedBytes, totalBytes });
   const send = storesVhds(type) ? sendDelta : sendWhole;
-  const bytesMoved = await send(restoring, diskId, ref, onSent);
+  const meter = recorder.meter();
+  const bytesMoved = await send(restoring, diskId, ref, meter, onSent);
   onProgress?.({ kind: 'disk-finished', run: 'restore', diskId, movedBytes: bytesMoved });
   const durationMs = clock.now() - startedAt;
   const transport = storesVhds(type) ? 'vhd' : 'raw';
-  recorder.disks.push({ vdiUuid: diskId, name: label, mode: 'delta', transport, size, bytesMoved, durationMs });
+  const of = { vdiUuid: diskId, name: label, mode: 'delta', transport, size };
+  recorder.disks.push({ ...of, bytesMoved, durationMs, time: meter.time });
 }
 
 type OnSent = (movedBytes: number, totalBytes: number) => void;
@@ -147,6 +150,7 @@ async function sendDelta(
   { host, repository, plan, image, options: { signal } }: Restoring,
   vdiUuid: string,
   ref: string,
+  meter: TransferMeter,
   onSent: OnSent,
 ): Promise<number> {
   const below = image.disks.find((disk) => disk.vdiUuid === vdiUuid)!;
@@ -154,7 +158,9 @@ async function sendDelta(
   const timestamp = fromVhdTime(below.vhdTimestamp!);
   const parent = { uuid: below.vhdUuid!, name: `${image.point}.vhd`, timestamp };
   const stream = await vhdStream(layer, { parent, signal });
-  await host.importDisk(ref, stream, { format: 'vhd', signal, onSent: (bytes) => onSent(bytes, stream.length) });
+  await measured(meter, stream, onSent, (passing, counting) =>
+    host.importDisk(ref, passing, { format: 'vhd', signal, onSent: counting }),
+  );
   return stream.length;
 }
 
@@ -163,9 +169,10 @@ async function sendWhole(
   { host, repository, plan, options: { signal } }: Restoring,
   vdiUuid: string,
   ref: string,
+  meter: TransferMeter,
   onSent: OnSent,
 ): Promise<number> {
   const { virtual_size } = await host.getRecord('VDI', ref);
   await using disk = await repository.openDisk(plan.point, vdiUuid, { signal });
-  return await importDisk(host, ref, grown(disk, virtual_size), { transport: 'raw', signal, onSent });
+  return await importDisk(host, ref, grown(disk, virtual_size), { transport: 'raw', signal, meter, onSent });
 }
