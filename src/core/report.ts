@@ -71,7 +71,7 @@ export type SlowSide = 'host' | 'store' | 'process' | 'none';
 export interface TransferReport extends TransferTime {
   /** That crossed the network. */
   readonly bytes: number;
-  /** What most of the stage `transfer` went to. */
+  /** What the largest part of the stage `transfer` went to. */
   readonly slowSide: SlowSide;
   /** Which part of it, from 0 to 1. */
   readonly share: number;

@@ -100,6 +100,42 @@ test('docs/preparing-hosts.md names every finding, and no other', async () => {
   expect(named).toEqual(ids);
 });
 
+test('docs/embedding.md names every event and its members, every stage of a restore, every slow side, and no other', async () => {
+  const guide = await readFile(new URL('docs/embedding.md', root), 'utf8');
+  const rows = (heading: string) => {
+    const section = guide.slice(guide.indexOf(`\n## ${heading}\n`) + 1).split('\n## ')[0]!;
+    return [...section.matchAll(/^\| `([a-z-]+)` +\|(.*)\|$/gm)].map(([, name, rest]) => ({
+      name: name!,
+      members: [
+        ...rest!
+          .split('|')
+          .at(-1)!
+          .matchAll(/`(\w+)`/g),
+      ].map(([, member]) => member!),
+    }));
+  };
+
+  const progress = await readFile(new URL('src/core/progress.ts', root), 'utf8');
+  const events = [...progress.matchAll(/readonly kind: '([a-z-]+)';(.*?)^ {4}\}/gms)].map(([, name, members]) => ({
+    name: name!,
+    members: [...members!.matchAll(/readonly (\w+)\??:/g)]
+      .map(([, member]) => member!)
+      .filter((member) => member !== 'run'),
+  }));
+  expect(events.length).toBeGreaterThan(5);
+  expect(rows('Progress')).toEqual(events);
+
+  const report = await readFile(new URL('src/core/report.ts', root), 'utf8');
+  const sides = report.match(/type SlowSide = (.*);/)![1]!.split(' | ');
+  expect(rows('Reports').map(({ name }) => `'${name}'`)).toEqual(sides);
+
+  const runner = await readFile(new URL('src/restore/run-restore.ts', root), 'utf8');
+  const stages = [...new Set([...runner.matchAll(/\.stage\('([a-z-]+)'\)/g)].map(([, stage]) => stage!))];
+  const named = guide.match(/of a restore:((?:\s`[a-z-]+`[,.])+)/)![1]!.match(/[a-z-]+/g)!;
+  expect(stages.length).toBeGreaterThan(2);
+  expect([...named].sort()).toEqual(stages.sort());
+});
+
 test('docs/testing.md names every fault, and no other', async () => {
   const source = await readFile(new URL('src/simulator/faults.ts', root), 'utf8');
   const options = source.slice(source.indexOf('interface FaultOptions'), source.indexOf('/** The name of a fault'));
