@@ -7,6 +7,7 @@ export const REPOSITORY_FILE = 'repository.json';
 export const VMS_FOLDER = 'vms/';
 
 const POINT = /^(\d{4})(\d{2})(\d{2})t(\d{2})(\d{2})(\d{2})(\d{3})z-(full|incr)-[0-9a-f]{6}$/;
+const VM_FILE = /^vms\/([^/]+)\//;
 const LEASE = /^vms\/[^/]+\/leases\/([0-9]{8})\.json$/;
 const MANIFEST = /^vms\/([^/]+)\/points\/([^/.]+)\.json$/;
 
@@ -138,6 +139,20 @@ export function isFileOf(point: string, { name, role }: Pick<ManifestFile, 'name
       return file === `${point}.vhd` || file === `${point}.raw`;
     }
   }
+}
+
+/**
+ * Which of these full names of files are of points that have no manifest among them: of writers that died, or of removals that
+ * were cut short.
+ */
+export function filesOfNoPoint(names: readonly string[]): { readonly vmUuid: string; readonly name: string }[] {
+  const there = new Set(names);
+  return names.flatMap((name) => {
+    const point = pointOfName(name);
+    const vmUuid = VM_FILE.exec(name)?.[1];
+    if (point === undefined || vmUuid === undefined || !isNamePart(vmUuid)) return [];
+    return there.has(manifestName({ vmUuid, point })) ? [] : [{ vmUuid, name }];
+  });
 }
 
 /** The point that a full name belongs to, whatever its role: its last part begins with the point's name. */

@@ -53,7 +53,7 @@ export async function mergePoint(
     const disk = { diskId: vdiUuid, run: 'prune' } as const;
     onProgress?.({ kind: 'disk-started', ...disk, label: name, mode: 'merge', size });
     await using merged = await openMergedDisk(store, id, vdiUuid, { signal });
-    const identity = { uuid: vhdUuid, timestamp: fromVhdTime(vhdTimestamp!) };
+    const identity = { uuid: vhdUuid, timestamp: timeOf(manifest, vhdTimestamp) };
     const digests = new BlockDigests(size);
     const onBlock = (offset: number, data: Uint8Array) => digests.add(offset, data);
     const vhd = await vhdStream(merged, { ...identity, type: 'dynamic', onBlock, signal });
@@ -104,6 +104,11 @@ async function assertWhole(
 
 function asFull({ basePoint, ...disk }: ManifestDisk, digest: string): ManifestDisk {
   return { ...disk, mode: 'full', digest, reason: `merged with what it stood on, ${basePoint}` };
+}
+
+/** The layer's own time; only the uuid is what the next one holds on to. */
+function timeOf({ createdAt }: Manifest, vhdTimestamp: number | undefined): Date {
+  return vhdTimestamp === undefined ? new Date(createdAt) : fromVhdTime(vhdTimestamp);
 }
 
 /** Passes the bytes on, and fails before the last is stored where the disk is not the one that was backed up. */

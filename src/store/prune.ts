@@ -1,6 +1,6 @@
 import { BackupError, type CallOptions, type Clock, type ProgressOptions, systemClock } from '../core/index.ts';
 import { acquireLease } from './acquire-lease.ts';
-import { manifestName, VMS_FOLDER, vmFolder } from './layout.ts';
+import { filesOfNoPoint, manifestName, VMS_FOLDER, vmFolder } from './layout.ts';
 import type { AcquireLeaseOptions, Lease, WaitOptions } from './lease.ts';
 import type { Manifest, PointId } from './manifest.ts';
 import { type MergeOptions, mergePoint } from './merge-point.ts';
@@ -41,6 +41,8 @@ export interface PrunePlan {
   readonly unreadable: readonly UnreadablePoint[];
   /** Could the store promise that it lists all? If not, nothing expires. */
   readonly complete: boolean;
+  /** Full names of files of no point, half-written or half-removed: they go, unless somebody is writing them now. */
+  readonly leftovers: readonly string[];
   /** Of the points that expire, in bytes. */
   readonly expiredBytes: number;
 }
@@ -61,6 +63,8 @@ export interface PruneReport {
   })[];
   /** They expired, and are gone. */
   readonly removed: readonly PointId[];
+  /** Files of no point that are gone, by their full names. */
+  readonly cleared: readonly string[];
   /** Points of the plan that were gone already. */
   readonly gone: readonly PointId[];
   /** Points that came to be needed since the plan was made, or whose VM has another writer: they stay. */
@@ -98,6 +102,7 @@ export async function planPrune(
     points: verdicts,
     unreadable,
     complete,
+    leftovers: complete ? filesOfNoPoint(names).map(({ name }) => name) : [],
     expiredBytes: verdicts.reduce((sum, { action, bytes }) => sum + (action === 'expire' ? bytes : 0), 0),
   };
 }
@@ -116,10 +121,11 @@ export async function prune(
     merged: [] as PointId[],
     unmerged: [] as (PointId & { reason: string })[],
     removed: [] as PointId[],
+    cleared: [] as string[],
     gone: [] as PointId[],
     kept: [] as (PointId & { reason: string })[],
   };
-  for (const [vmUuid, { merge, expire }] of workOf(plan)) {
+  for (const [vmUuid, { merge, expire, leftovers }] of workOf(plan)) {
     signal?.throwIfAborted();
     const lease = await tryLease(store, vmUuid, clock, { purpose: 'prune', waitMs, signal });
     if (lease instanceof BackupError) {
@@ -137,8 +143,9 @@ export async function prune(
       if (outcome === 'unmerged') report.unmerged.push({ ...id, reason });
       else report[outcome].push(id);
     }
-    if (expire.length === 0) continue;
     onProgress?.({ kind: 'stage', run: 'prune', stage: 'remove', vmUuid });
+    report.cleared.push(...(await clear(store, lease, leftovers, { signal })));
+    if (expire.length === 0) continue;
     for (const removal of await removePoints(store, lease, expire, { signal })) {
       const id = { vmUuid, point: removal.point };
       if (removal.outcome === 'kept') report.kept.push({ ...id, reason: removal.reason });
@@ -148,16 +155,42 @@ export async function prune(
   return report;
 }
 
+/** What there is to do for one VM. */
+interface Work {
+  readonly merge: string[];
+  readonly expire: string[];
+  readonly leftovers: string[];
+}
+
 /** What a plan does, by VM. */
-function workOf({ points }: PrunePlan): Map<string, { readonly merge: string[]; readonly expire: string[] }> {
-  const work = new Map<string, { merge: string[]; expire: string[] }>();
-  for (const { vmUuid, point, merge, action } of points) {
-    if (merge !== true && action !== 'expire') continue;
-    const ofVm = work.get(vmUuid) ?? { merge: [], expire: [] };
+function workOf({ points, leftovers }: PrunePlan): Map<string, Work> {
+  const work = new Map<string, Work>();
+  const of = (vmUuid: string): Work => {
+    const ofVm = work.get(vmUuid) ?? { merge: [], expire: [], leftovers: [] };
     work.set(vmUuid, ofVm);
-    (merge === true ? ofVm.merge : ofVm.expire).push(point);
+    return ofVm;
+  };
+  for (const { vmUuid, point, merge, action } of points) {
+    if (merge === true) of(vmUuid).merge.push(point);
+    else if (action === 'expire') of(vmUuid).expire.push(point);
   }
+  for (const { vmUuid, name } of filesOfNoPoint(leftovers)) of(vmUuid).leftovers.push(name);
   return work;
+}
+
+/** Removes files that are still of no point; with the lease nobody is writing them. Gives those that are gone. */
+async function clear(store: Store, lease: Lease, planned: readonly string[], options: CallOptions): Promise<string[]> {
+  if (planned.length === 0) return [];
+  const { names } = await store.list(vmFolder(lease.vmUuid), options);
+  const wanted = new Set(planned);
+  const cleared: string[] = [];
+  for (const { name } of filesOfNoPoint(names)) {
+    if (!wanted.has(name)) continue;
+    await lease.assertHeld(options);
+    await store.remove(name, options);
+    cleared.push(name);
+  }
+  return cleared;
 }
 
 /** The lease of a VM, or the error that says who has it. */

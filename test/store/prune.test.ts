@@ -370,3 +370,28 @@ function bound(store: Store): Store {
     [Symbol.asyncDispose]: () => store.close(),
   };
 }
+
+test('files of no point go with a prune, those that somebody is writing do not', async () => {
+  const { repository, store } = await twoChains();
+  const writer = await repository.begin(VM, 'full');
+  await writeFull(writer, patterned(MIB));
+  const half = (await store.list('')).names.filter((name) => name.includes(writer.point));
+  expect(half).toHaveLength(1);
+  const dead = `vms/${VM}/disks/${VDI}/20250101t000000000z-full-0a0b0c.vhd`;
+  await store.write(dead, patterned(100));
+  const other = 'vms/4f0c7a52-9d6b-4a83-b1de-3f8f7b1a2c04/points/20250101t000000000z-full-0a0b0c.metadata.json';
+  await store.write(other, patterned(100));
+  await store.write(`vms/${VM}/notes.txt`, patterned(100)); // not ours to judge
+
+  const plan = await repository.planPrune({ keepLast: 9 });
+  expect(plan.leftovers).toEqual([dead, ...half, other].sort());
+  expect(await repository.prune(plan)).toMatchObject({ removed: [], cleared: [other] });
+  await writer.commit(
+    contentOf(writer, { disks: [diskOf({ size: MIB, file: half[0]!.slice(`vms/${VM}/`.length), format: 'vhd' })] }),
+  );
+  expect(await repository.prune(plan)).toMatchObject({ removed: [], cleared: [dead] });
+  expect(await repository.verify('all', { level: 'content' })).toMatchObject({
+    ok: true,
+    orphans: [`vms/${VM}/notes.txt`],
+  });
+});

@@ -8,7 +8,7 @@ import type {
   PointWriter,
   Repository,
 } from '../../../src/store/index.ts';
-import { vhdStream } from '../../../src/vhd/index.ts';
+import { type VhdStream, vhdStream } from '../../../src/vhd/index.ts';
 
 export const VM = '1f0c7a52-9d6b-4a83-b1de-3f8f7b1a2c01';
 export const OTHER_VM = '2f0c7a52-9d6b-4a83-b1de-3f8f7b1a2c02';
@@ -61,7 +61,11 @@ export function diskOf(change: Partial<ManifestDisk> & Pick<ManifestDisk, 'size'
 export async function writeFull(writer: PointWriter, bytes: Uint8Array, vdiUuid = VDI): Promise<ManifestDisk> {
   const vhd = await vhdStream(memoryDisk(bytes));
   const { name } = await writer.writeFile('disk', writer.layerName(vdiUuid, 'vhd'), vhd);
-  return diskOf({ vdiUuid, size: bytes.byteLength, file: name, format: 'vhd', vhdUuid: vhd.uuid });
+  return diskOf({ vdiUuid, size: bytes.byteLength, file: name, format: 'vhd', ...identityOf(vhd) });
+}
+
+function identityOf({ uuid, footer }: VhdStream) {
+  return { vhdUuid: uuid, vhdTimestamp: footer.timestamp };
 }
 
 /** Writes a differencing layer that holds `bytes` at 0 up to `length`, on top of `base`. */
@@ -80,7 +84,7 @@ export async function writeDelta(
     size: bytes.byteLength,
     file: name,
     format: 'vhd',
-    vhdUuid: vhd.uuid,
+    ...identityOf(vhd),
     mode: 'delta',
     basePoint: base.point,
     transport: 'nbd',
