@@ -9,6 +9,7 @@ import { connectHost, type Host } from '../../src/host/index.ts';
 import { type Simulator, startSimulator } from '../../src/simulator/index.ts';
 import { findLeftovers } from '../../src/snapshot/index.ts';
 import { memoryStore, openRepository, type Repository, type Strategy } from '../../src/store/index.ts';
+import { randomFrom } from '../support/random.ts';
 
 const MIB = 1024 * 1024;
 const KIB = 1024;
@@ -74,17 +75,6 @@ const FAULTS: Readonly<Record<string, Strike>> = {
 // In CI always the same, so that a change is not blamed for what it did not do; elsewhere each run looks at others.
 const fallback = process.env['CI'] === 'true' ? 4711 : randomBytes(4).readUInt32BE();
 const seed = Number(process.env['TEST_SEED'] ?? fallback);
-
-/** Numbers that follow from the seed (mulberry32). */
-function random(from: number): () => number {
-  let state = from;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 interface Stage extends AsyncDisposable {
   readonly simulator: Simulator;
@@ -160,7 +150,7 @@ async function expectClean({ host, repository, vm }: Stage): Promise<void> {
 test(`any fault at any step: no wrong point, nothing left, the next run is right (TEST_SEED=${seed})`, {
   timeout: 15 * 60_000,
 }, async () => {
-  const next = random(seed);
+  const next = randomFrom(seed);
   const pick = <T>(from: readonly T[]) => from[Math.floor(next() * from.length)]!;
   const told: string[] = [];
   const outcomes = { whole: 0, failed: 0 };
