@@ -29,6 +29,7 @@ export {
 export { isRetryable, type RetryOptions, retry } from './retry.ts';
 export { runAll } from './run-all.ts';
 export { RunRecorder, type RunRecorderOptions } from './run-recorder.ts';
+export { shortText, shownAs } from './shown-as.ts';
 export { slowSideOf, type Work } from './slow-side.ts';
 export { type Stopwatch, systemStopwatch } from './stopwatch.ts';
 export { TransferMeter } from './transfer-meter.ts';

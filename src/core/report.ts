@@ -1,5 +1,7 @@
+import { type InspectOptions, inspect } from 'node:util';
 import { BackupError, type ErrorCode } from './errors.ts';
 import type { RunKind } from './progress.ts';
+import { redact } from './redact.ts';
 
 /** Why something was done as it was: one line of the ledger. */
 export interface Decision {
@@ -179,6 +181,23 @@ export class RunError extends BackupError {
   /** What the run made, and whether it is gone. */
   get receipt(): readonly ReceiptItem[] {
     return this.report.receipt;
+  }
+
+  /** The stack and what matters at once; all the rest is in `report`. */
+  [inspect.custom](_depth: number, options: InspectOptions): string {
+    const { code, xapiCode, retryable, cause, report } = this;
+    const receipt = this.receipt.map(({ kind, name, state }) => `${kind} ${name}: ${state}`);
+    const { runId, outcome } = report;
+    const shown = {
+      code,
+      ...(xapiCode !== undefined && { xapiCode }),
+      retryable,
+      runId,
+      outcome,
+      receipt,
+      cause,
+    };
+    return redact(`${this.stack} ${inspect(shown, options)}`);
   }
 }
 

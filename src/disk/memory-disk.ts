@@ -1,4 +1,5 @@
 import { assertRange, isZero } from '../bytes/index.ts';
+import { shownAs } from '../core/index.ts';
 import { type RangeOptions, rangeOf, type WritableDisk } from './disk.ts';
 import { type Extent, joinExtents } from './extent.ts';
 
@@ -18,7 +19,7 @@ export function memoryDisk(bytes: Uint8Array): WritableDisk {
     }
   }
 
-  return {
+  const disk: WritableDisk = {
     size,
     extents: (options = {}) => joinExtents(granules(options)),
     async readInto(target, offset, { signal } = {}) {
@@ -40,4 +41,5 @@ export function memoryDisk(bytes: Uint8Array): WritableDisk {
     async close() {},
     async [Symbol.asyncDispose]() {},
   };
+  return shownAs(disk, 'Disk', () => ({ of: 'memory', size }));
 }

@@ -1,5 +1,5 @@
 import { assertRange } from '../bytes/index.ts';
-import type { CallOptions } from '../core/index.ts';
+import { type CallOptions, shownAs } from '../core/index.ts';
 import { type Disk, type RangeOptions, rangeOf } from './disk.ts';
 import { cutExtent, type Extent, type ExtentKind, joinExtents } from './extent.ts';
 
@@ -71,13 +71,14 @@ export function overlay(layers: readonly Disk[]): Disk {
     closing ??= closeAll([...layers].reverse());
     return closing;
   };
-  return {
+  const disk: Disk = {
     size,
     extents: (options = {}) => joinExtents(owned(options)),
     readInto,
     close,
     [Symbol.asyncDispose]: close,
   };
+  return shownAs(disk, 'Disk', () => ({ of: 'layers', layerCount: layers.length, size }));
 }
 
 /** One layer's extents as they are passed over from left to right; beyond the layer's end there are zeros. */

@@ -1,4 +1,12 @@
-import { BackupError, type CallOptions, type Clock, createLog, HostError, systemClock } from '../core/index.ts';
+import {
+  BackupError,
+  type CallOptions,
+  type Clock,
+  createLog,
+  HostError,
+  shownAs,
+  systemClock,
+} from '../core/index.ts';
 import { exportDisk, exportMetadata, importDisk, importMetadata } from './disk-transfers.ts';
 import { createDiskUse } from './disk-use.ts';
 import { createExchangeLog, type ExchangeListener } from './exchange-log.ts';
@@ -125,7 +133,7 @@ export async function connectHost(options: ConnectHostOptions): Promise<Host> {
       closed ??= disconnect();
       return closed;
     };
-    return {
+    const host: Host = {
       label,
       facts,
       call: session.call,
@@ -167,6 +175,8 @@ export async function connectHost(options: ConnectHostOptions): Promise<Host> {
       close,
       [Symbol.asyncDispose]: close,
     };
+    const { poolName, productBrand, productVersion } = facts;
+    return shownAs(host, 'Host', () => ({ label, pool: poolName, product: `${productBrand} ${productVersion}` }));
   } catch (error) {
     await disconnect();
     signal?.throwIfAborted();

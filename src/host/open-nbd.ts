@@ -1,4 +1,13 @@
-import { abortable, anySignal, BackupError, type CallOptions, createLog, HostError, retry } from '../core/index.ts';
+import {
+  abortable,
+  anySignal,
+  BackupError,
+  type CallOptions,
+  createLog,
+  HostError,
+  retry,
+  shownAs,
+} from '../core/index.ts';
 import type { Disk } from '../disk/index.ts';
 import { connectNbd, listNbdExports, type NbdDisk, NbdError } from '../nbd-protocol/index.ts';
 import type { NbdTarget, NbdTrial, ObjectId, OpenNbdOptions } from './host.ts';
@@ -118,13 +127,14 @@ export async function openNbd(context: NbdContext, id: ObjectId, options: OpenNb
   };
   context.running.add(close);
 
-  return {
+  const opened: Disk = {
     size,
     readInto,
     extents: (range) => current.extents(range),
     close,
     [Symbol.asyncDispose]: close,
   };
+  return shownAs(opened, 'Disk', () => ({ of: 'VDI over NBD', size, vdiUuid: vdi.uuid }));
 }
 
 /** NBD's own port (IANA), where the host does not tell. */

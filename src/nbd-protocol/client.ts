@@ -1,5 +1,6 @@
+import { type InspectOptions, inspect } from 'node:util';
 import { assertRange } from '../bytes/index.ts';
-import { abortable, type CallOptions, createLog } from '../core/index.ts';
+import { abortable, type CallOptions, createLog, shortText } from '../core/index.ts';
 import { type Extent, joinExtents, type RangeOptions, rangeOf, type WritableDisk } from '../disk/index.ts';
 import type { NbdOptions } from './client-options.ts';
 import type { Command, StatusExtent } from './command.ts';
@@ -121,6 +122,12 @@ class Client implements NbdDisk {
 
   get connectionCount(): number {
     return this.#pool.connectionCount;
+  }
+
+  /** Without the name of the export: XenServer's holds a session. */
+  [inspect.custom](_depth: number, options: InspectOptions): string {
+    const { size, readOnly, connectionCount } = this;
+    return shortText('Disk', { of: 'NBD', size, readOnly, connectionCount }, options);
   }
 
   async readInto(target: Uint8Array, offset: number, options: CallOptions = {}): Promise<void> {

@@ -2,7 +2,7 @@ import { X509Certificate } from 'node:crypto';
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { systemClock } from '../core/index.ts';
+import { shownAs, systemClock } from '../core/index.ts';
 import { createChangeChains } from './change-chains.ts';
 import { createVm, type MadeVm, type NewVm } from './create-vm.ts';
 import { createFaults, type FaultName, type FaultOptions, type FaultTimes } from './faults.ts';
@@ -207,7 +207,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     const { fingerprint256 } = new X509Certificate(certificate);
     return { ref, uuid: world.getObject('host', ref).uuid, name, address, url, certificate, fingerprint256 };
   });
-  return {
+  const simulator: Simulator = {
     ...shown[0]!,
     username,
     password,
@@ -242,6 +242,8 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     close,
     [Symbol.asyncDispose]: close,
   };
+  const { url } = simulator;
+  return shownAs(simulator, 'Simulator', () => ({ profile: profileName, hosts: shown.length, url }));
 }
 
 /** The only host is at its address; several are where only `resolveAddress` finds them. */

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { BackupError, type CallOptions, type Clock, createLog, systemClock } from '../core/index.ts';
+import { BackupError, type CallOptions, type Clock, createLog, shownAs, systemClock } from '../core/index.ts';
 import { acquireLease, inspectLease } from './acquire-lease.ts';
 import { beginPoint } from './begin-point.ts';
 import { FieldError, integer, matching, object } from './fields.ts';
@@ -53,7 +53,7 @@ export async function openRepository(store: Store, options: OpenRepositoryOption
   const { clock = systemClock } = options;
   const { id } = (await readRepositoryFile(store, options)) ?? (await createRepository(store, options));
   let cleared: Promise<void> | undefined;
-  return {
+  const repository: Repository = {
     id,
     store,
     list: (listOptions) => listPoints(store, listOptions),
@@ -78,6 +78,7 @@ export async function openRepository(store: Store, options: OpenRepositoryOption
     prune: (plan, pruneOptions) => prune(store, id, plan, { clock, ...pruneOptions }),
     verify: (what, verifyOptions) => verifyPoints(store, what, { clock, ...verifyOptions }),
   };
+  return shownAs(repository, 'Repository', () => ({ id, store: store.label }));
 }
 
 async function clearAbandoned(store: Store): Promise<void> {

@@ -1,5 +1,5 @@
 import { assertRange, type ByteSource, openFileSource } from '../bytes/index.ts';
-import { type CallOptions, FormatError } from '../core/index.ts';
+import { type CallOptions, FormatError, shownAs } from '../core/index.ts';
 import { type Disk, type Extent, joinExtents, type RangeOptions, rangeOf } from '../disk/index.ts';
 import { BlockAccess, type BlockState, markedRuns, type Run } from './block-access.ts';
 import { allocatedBlocks } from './block-table.ts';
@@ -84,7 +84,8 @@ async function openFrom(source: ByteSource, { file, signal }: OpenVhdOptions): P
     [Symbol.asyncDispose]: () => source.close(),
   };
   if (sparse !== undefined) ACCESS.set(disk, sparse);
-  return disk;
+  const shown = { of: `${kind} VHD`, size, uuid: footer.uuid, parent: blocks?.parent?.uuid };
+  return shownAs(disk, 'Disk', () => shown);
 }
 
 type Access = Pick<Disk, 'extents' | 'readInto'>;

@@ -1,5 +1,5 @@
 import { assertRange, type ByteSource, openFileSource } from '../bytes/index.ts';
-import { type CallOptions, FormatError } from '../core/index.ts';
+import { type CallOptions, FormatError, shownAs } from '../core/index.ts';
 import { type Disk, type Extent, joinExtents, rangeOf } from '../disk/index.ts';
 import { compressionOf, MAGIC_LENGTH } from './decompress.ts';
 import { errorOf } from './findings.ts';
@@ -132,7 +132,7 @@ function imageDisk(source: ByteSource, disk: XvaDisk, chunks: readonly Piece[]):
     if (done < to) yield { offset: done, length: to - done, kind: 'zero' };
   }
 
-  return {
+  const shown: XvaImageDisk = {
     ...disk,
     extents(options = {}) {
       const { offset, end } = rangeOf(`disk ${disk.id}`, disk.size, options);
@@ -149,4 +149,5 @@ function imageDisk(source: ByteSource, disk: XvaDisk, chunks: readonly Piece[]):
     async close() {},
     async [Symbol.asyncDispose]() {},
   };
+  return shownAs(shown, 'Disk', () => ({ of: 'XVA', size: disk.size, id: disk.id, vdiUuid: disk.vdiUuid }));
 }
