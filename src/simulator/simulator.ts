@@ -139,6 +139,9 @@ const DEFAULT_TIMING: Timing = { settleMs: 50, authFailureMs: 100, eventBatchMs:
 export async function startSimulator(options: SimulatorOptions = {}): Promise<Simulator> {
   const { profile: profileName = 'xcp-ng-8.3', username = 'root', password = 'simulated' } = options;
   if (options.networks?.length === 0) throw new RangeError('networks: a pool has at least one');
+  if (!Object.hasOwn(profiles, profileName)) {
+    throw new RangeError(`profile: expected one of ${Object.keys(profiles).join(', ')}, got ${profileName}`);
+  }
   const released = profiles[profileName];
   const profile = { ...released, restrictions: options.restrictions ?? released.restrictions };
   const clock = systemClock;

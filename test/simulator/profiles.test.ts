@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { connect } from 'node:net';
 import { expect, test } from 'vitest';
-import { startSimulator } from '../../src/simulator/index.ts';
+import { type SimulatorOptions, startSimulator } from '../../src/simulator/index.ts';
 import { logIn, send } from './client.ts';
 
 test('XenServer 7.2 knows no changed blocks and no NBD, and writes errors as arrays', async () => {
@@ -108,4 +108,9 @@ test('a restarted toolstack has forgotten its tasks, and says so in no event', a
   simulator.restartToolstack();
   const after = await call<From>('event.from', ['task'], before.token, 0.05);
   expect(after).toMatchObject({ events: [], valid_ref_counts: { task: 0 } });
+});
+
+test('a release that it does not play is refused, with those that it does', async () => {
+  const options = { profile: 'xcp-ng-9' } as unknown as SimulatorOptions;
+  await expect(startSimulator(options)).rejects.toThrow(/expected one of xcp-ng-8\.3, .*xenserver-7\.2, got xcp-ng-9$/);
 });
