@@ -44,6 +44,8 @@ interface Disk {
   readonly progress: DiskProgress;
   /** Virtual size, in bytes. */
   readonly size: number;
+  /** A file that is read or copied: neither its start nor its end are told, its name and its length are. */
+  readonly isFile: boolean;
   /** How many tenths have been told in plain lines. */
   tenths: number;
 }
@@ -97,20 +99,32 @@ export function showProgress(
     print(percentLine(disk.run, progress));
   }
 
+  /** What moves without having been announced: a file, if its length is known, else nothing that could be shown. */
+  function fileOf(event: ProgressEvent): Disk | undefined {
+    if (event.kind !== 'bytes-moved' || event.totalBytes === undefined) return undefined;
+    const label = event.diskId.split('/').slice(-2).join('/');
+    const progress = diskProgress(label, clock.now(), event.totalBytes);
+    return { run: event.run, progress, size: event.totalBytes, isFile: true, tenths: 0 };
+  }
+
   function onProgress(event: ProgressEvent): void {
     if (closed) return;
     const text = eventLine(event);
     if (event.kind === 'disk-started') {
       const progress = diskProgress(event.label, clock.now(), event.totalBytes);
-      disks.set(keyOf(event), { run: event.run, progress, size: event.size, tenths: 0 });
+      disks.set(keyOf(event), { run: event.run, progress, size: event.size, isFile: false, tenths: 0 });
     }
     if (text !== undefined) print(text);
     if (event.kind !== 'bytes-moved' && event.kind !== 'disk-finished') return;
     const key = keyOf(event);
-    const disk = disks.get(key);
-    if (disk === undefined) return; // it was never announced: there is no name to show it by
+    const disk = disks.get(key) ?? fileOf(event);
+    if (disk === undefined) return;
     if (event.kind === 'bytes-moved') {
       disk.progress.moved(clock.now(), event.movedBytes, event.totalBytes);
+      if (disk.isFile) {
+        if (event.movedBytes === event.totalBytes) disks.delete(key);
+        else disks.set(key, disk);
+      }
       onMoved(disk);
     } else {
       disks.delete(key);

@@ -72,6 +72,21 @@ describe('without a terminal', () => {
     expect(stream.text.match(/\S+ MiB moved/g)).toEqual(['100 MiB moved', '200 MiB moved']);
   });
 
+  test('a file that is verified or copied is told at each tenth', () => {
+    const stream = lineStream();
+    const { onProgress } = showProgress(stream, { clock: handClock() });
+    const file = 'vms/vm-1/points/point.metadata.json';
+    for (let at = 1; at <= 4; at++) {
+      onProgress({ kind: 'bytes-moved', run: 'copy', diskId: file, movedBytes: at * MIB, totalBytes: 4 * MIB });
+    }
+    expect(stream.text.split('\n')).toEqual([
+      'copy: points/point.metadata.json: 25 % (1.0 MiB of 4.0 MiB)',
+      'copy: points/point.metadata.json: 50 % (2.0 MiB of 4.0 MiB)',
+      'copy: points/point.metadata.json: 75 % (3.0 MiB of 4.0 MiB)',
+      '',
+    ]);
+  });
+
   test('nothing to move is no division by zero', () => {
     const stream = lineStream();
     const { onProgress } = showProgress(stream, { clock: handClock() });
@@ -137,6 +152,22 @@ describe('on a terminal', () => {
     ]);
     display.close();
     expect(terminal.screen).toEqual([...announced, 'backup: disk a: done, 100 MiB in 10 s, 10.0 MiB/s']);
+  });
+
+  test('a file that is verified or copied has a bar, too, while it moves', () => {
+    const terminal = fakeTerminal();
+    const clock = handClock();
+    const { onProgress } = showProgress(terminal, { clock });
+    const file = 'vms/vm-1/disks/disk-1/point.vhd';
+    for (let at = 1; at < 4; at++) {
+      onProgress({ kind: 'bytes-moved', run: 'verify', diskId: file, movedBytes: at * MIB, totalBytes: 4 * MIB });
+      clock.advance(1000);
+    }
+    expect(terminal.screen).toEqual([
+      'disk-1/point.vhd          [##################------]   75 % of 4.0 MiB  1.5 MiB/s  667 ms left',
+    ]);
+    onProgress({ kind: 'bytes-moved', run: 'verify', diskId: file, movedBytes: 4 * MIB, totalBytes: 4 * MIB });
+    expect(terminal.screen).toEqual([]);
   });
 
   test('redraws no more often than asked', () => {
