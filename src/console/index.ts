@@ -11,4 +11,5 @@ export {
   type ShowProgressOptions,
   showProgress,
 } from './show-progress.ts';
+export { type Repl, type ReplOptions, startRepl } from './start-repl.ts';
 export { type TableOptions, table } from './table.ts';

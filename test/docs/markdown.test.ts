@@ -15,8 +15,13 @@ const root = new URL('../../', import.meta.url);
 /** Documents whose readers have backups already, in `./backups`. */
 const WITH_BACKUPS: readonly string[] = ['docs/instant-access.md', 'docs/restoring.md', 'docs/verifying.md'];
 
-/** Whose shell commands are run elsewhere: by format.test.ts, and by `.ci/run` itself. */
-const COMMANDS_ELSEWHERE: readonly string[] = ['docs/format.md', 'README.md', 'CONTRIBUTING.md'];
+/** Kinds of blocks that are run elsewhere: by format.test.ts, by repl.test.ts, and by `.ci/run` itself. */
+const ELSEWHERE: Readonly<Record<string, readonly string[]>> = {
+  'docs/format.md': ['sh'],
+  'docs/repl.md': ['sh', 'console'],
+  'README.md': ['sh'],
+  'CONTRIBUTING.md': ['sh'],
+};
 
 /** Programs in shell commands that not every machine has. */
 const TOOLS = ['nbdcopy', 'nbdinfo', 'qemu-img', 'qemu-io', 'qemu-nbd'];
@@ -37,7 +42,7 @@ async function makeBackups({ host, simulator }: Pool, vm: string, folder: string
 
 describe.each(await documents())('%s', async (name) => {
   const all = await blocksOf(name);
-  const blocks = COMMANDS_ELSEWHERE.includes(name) ? all.filter(({ kind }) => kind !== 'sh') : all;
+  const blocks = all.filter(({ kind }) => ELSEWHERE[name]?.includes(kind) !== true);
   const needed = TOOLS.filter((tool) => blocks.some(({ kind, code }) => kind === 'sh' && code.includes(tool)));
 
   const canRun = needed.map((tool) => hasTool(tool)).every(Boolean);

@@ -87,6 +87,19 @@ describe('installed', () => {
     expect(required.replaceAll('module.exports,', '')).toBe(imported);
   });
 
+  test('who shows progress does not load the REPL and the simulator with it', async () => {
+    const printed = await inApp(`
+      import { showProgress, startRepl } from 'xen-backup-sdk/console';
+      const domains = () => process.moduleLoadList.filter((name) => name.endsWith(' domain')).length;
+      const before = domains();
+      const { PassThrough } = await import('node:stream');
+      const repl = await startRepl({ input: new PassThrough(), output: new PassThrough() });
+      await repl.close();
+      console.log(before, domains());
+    `);
+    expect(printed).toBe('0 1\n');
+  });
+
   test('an error thrown by one sub-path is an instance of the class of another', async () => {
     const printed = await inApp(`
       import { BackupError, FormatError } from 'xen-backup-sdk';
