@@ -147,7 +147,7 @@ describe('what others did to the repository', () => {
     const vm = await smallVm(pool);
     for (let step = 0; step < 2; step++) await backupVm(pool.host, pool.repository, { vm: vm.uuid });
     const folder = join(pool.folder, 'vms', vm.uuid, 'disks', vm.disks[0]!.uuid);
-    const [oldest] = (await readdir(folder)).sort();
+    const [oldest] = (await readdir(folder)).filter((name) => name.endsWith('.vhd')).sort();
     await rm(join(folder, oldest!));
     const { manifest, point } = await backupVm(pool.host, pool.repository, { vm: vm.uuid });
     expect(manifest.disks.map(({ mode }) => mode)).toEqual(['full', 'delta']);

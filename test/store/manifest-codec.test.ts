@@ -85,7 +85,7 @@ describe.each([
 const FREE_TEXT =
   /^(?:writer|vm\.(?:name|powerState)|host\..*|consistency\.reason|snapshot\.uuid|decisions.*|warnings.*|disks\[0\]\.(?:name|device|sr.*|reason|vhdUuid|snapshotVdiUuid))$/;
 
-const REQUIRED = pathsIn(full).filter((path) => !/reason$|vhdUuid|basePoint|changedBytes|\]$/.test(path));
+const REQUIRED = pathsIn(full).filter((path) => !/reason$|vhdUuid|vhdTimestamp|basePoint|changedBytes|\]$/.test(path));
 test.each(REQUIRED)('a manifest without %s is refused', (path) => {
   expect(refusal(full, tampered(full, path, undefined))).toMatchObject({ code: 'POINT_BROKEN' });
 });
