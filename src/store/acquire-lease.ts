@@ -3,7 +3,7 @@ import { hostname } from 'node:os';
 import { threadId } from 'node:worker_threads';
 import { BackupError, type CallOptions, type Clock, createLog } from '../core/index.ts';
 import { FieldError, integer, literal, matching, object, oneOf, text, utcTime } from './fields.ts';
-import { leaseGeneration, leaseName, leasesFolder } from './layout.ts';
+import { leaseGeneration, leaseName, leasesFolder, vmFolder } from './layout.ts';
 import type { AcquireLeaseOptions, Lease, LeaseHolder, LeaseInfo } from './lease.ts';
 import { processExists } from './living-process.ts';
 import { readWhole } from './points.ts';
@@ -66,6 +66,8 @@ export async function acquireLease(
       continue;
     }
     if (state !== 'free') log.debug('taking a lease', { vmUuid, state, from: file?.holder });
+    // Who left it may have died before the last things that it did were durable, and we build on them.
+    if (newest !== undefined) await store.settle?.(vmFolder(vmUuid), { signal });
     const now = clock.now();
     const next: LeaseFile = { format: 1, token, purpose, holder, acquiredAt: isoTime(now), expiresAt: expiry(now) };
     const lease = new StoredLease(store, vmUuid, (newest?.generation ?? 0) + 1, next, clock);

@@ -3,11 +3,19 @@ import * as nodeFs from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import { type ByteSource, fileSource, readBytes } from '../bytes/index.ts';
 import { BackupError, type Clock, createLog, systemClock } from '../core/index.ts';
-import { type FileCalls, type FileSystem, findFolder, makeFolders, makeRoot, syncFolder } from './durable-folder.ts';
+import {
+  type FileCalls,
+  type FileSystem,
+  findFolder,
+  makeFolders,
+  makeRoot,
+  syncFolder,
+  syncTree,
+} from './durable-folder.ts';
 import { hashFile, writeHashed } from './hashed-write.ts';
 import { intake } from './intake.ts';
 import { checkName, checkPrefix, isNamePart } from './names.ts';
-import { publishFile, replaceFile } from './publish-file.ts';
+import { exists, publishFile, replaceFile } from './publish-file.ts';
 import { readSmallFile } from './read-small-file.ts';
 import type { Listing, StagedFile, Store, WriteOptions, Written } from './store.ts';
 import { DEFAULT_ABANDONED_AFTER_MS } from './store.ts';
@@ -177,10 +185,23 @@ class DirectoryStore implements Store {
     signal?.throwIfAborted();
     await storeIo(this.#action('remove', name), async () => {
       const path = await this.#find(name);
-      if (path === undefined || (await this.size(name)) === undefined) return;
-      await this.#fs.rm(path, { force: true });
-      // What is removed after this must not be gone while this is back, when the power fails.
+      if (path === undefined) return;
+      if ((await this.size(name)) !== undefined) await this.#fs.rm(path, { force: true });
+      // What is removed after this must not be gone while this is back, when the power fails; one that is not there may have
+      // been removed a moment ago, by someone who died.
       await syncFolder(this.#fs, dirname(path));
+    });
+  }
+
+  async settle(prefix: string, { signal }: { signal?: AbortSignal | undefined } = {}): Promise<void> {
+    checkPrefix(prefix);
+    signal?.throwIfAborted();
+    await storeIo(this.#action('settle', prefix === '' ? 'the store' : prefix), async () => {
+      const parts = prefix.split('/').slice(0, -1);
+      const folder = await this.#findFolder(parts);
+      if (folder === undefined) return;
+      await makeFolders(this.#fs, this.#root!, parts, this.#durable);
+      await syncTree(this.#fs, folder);
     });
   }
 
@@ -228,6 +249,15 @@ class DirectoryStore implements Store {
       if (systemCode(error) !== 'ENOENT') throw asStoreError(error, this.#action('open', 'the store'));
     }
     return this.#root;
+  }
+
+  /** Makes the folder, unless someone has: what they then put into it is made when it is durable. */
+  async #makeRoot(): Promise<string> {
+    const temp = this.#root && join(this.#root, TEMP);
+    if (temp === undefined || !(this.#durable.has(temp) || (await exists(this.#fs, temp)))) {
+      this.#root = await makeRoot(this.#fs, this.label);
+    }
+    return this.#root!;
   }
 
   /** The path a name has, where its folder is there. */
@@ -286,8 +316,8 @@ class DirectoryStore implements Store {
     const temp = claimTempName(this.#clock);
     try {
       return await storeIo(this.#action('write', name), async () => {
-        this.#root ??= await makeRoot(this.#fs, this.label);
-        const folder = await makeFolders(this.#fs, this.#root, [TEMP], this.#durable, 0o700);
+        const root = await this.#makeRoot();
+        const folder = await makeFolders(this.#fs, root, [TEMP], this.#durable, 0o700);
         return { name: temp, path: join(folder, temp) };
       });
     } catch (error) {

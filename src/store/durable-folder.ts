@@ -15,6 +15,8 @@ export type FileCalls = FileSystem & { readonly readSmallFile?: typeof readSmall
 
 /** File systems that cannot sync a folder say so with one of these; Windows cannot even open one. */
 const CANNOT_SYNC: ReadonlySet<string> = new Set(['EINVAL', 'EISDIR', 'ENOTSUP', 'EOPNOTSUPP']);
+/** Folders above the store may be closed to us, or lie on what nobody writes to. */
+const NOT_OURS: ReadonlySet<string> = new Set(['EACCES', 'EPERM', 'EROFS']);
 
 /** Makes the entries of a folder durable, where the file system can do that at all. */
 export async function syncFolder(fs: FileSystem, path: string): Promise<void> {
@@ -29,14 +31,30 @@ export async function syncFolder(fs: FileSystem, path: string): Promise<void> {
   }
 }
 
-/** Makes a folder with all above it, durably, and gives its real path. */
-export async function makeRoot(fs: FileSystem, path: string): Promise<string> {
-  const first = await fs.mkdir(path, { recursive: true });
-  for (let made = path; first !== undefined; made = dirname(made)) {
-    await syncFolder(fs, dirname(made));
-    if (made === first || made === dirname(made)) break;
+/** Makes durable what there is in a folder and all below it, and what is gone from there. */
+export async function syncTree(fs: FileSystem, path: string): Promise<void> {
+  for (const entry of await fs.readdir(path, { withFileTypes: true })) {
+    if (entry.isDirectory()) await syncTree(fs, join(path, entry.name));
   }
-  return fs.realpath(path);
+  await syncFolder(fs, path);
+}
+
+/**
+ * Makes a folder with all above it, durably, and gives its real path. What is there may have been made a moment ago by someone
+ * who died before it was durable, so all is seen to, up to the first folder that is not ours to open.
+ */
+export async function makeRoot(fs: FileSystem, path: string): Promise<string> {
+  await fs.mkdir(path, { recursive: true });
+  const root = await fs.realpath(path);
+  for (let made = root; made !== dirname(made); made = dirname(made)) {
+    try {
+      await syncFolder(fs, dirname(made));
+    } catch (error) {
+      if (NOT_OURS.has(systemCode(error) ?? '')) break;
+      throw error;
+    }
+  }
+  return root;
 }
 
 /**

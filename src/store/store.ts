@@ -74,6 +74,11 @@ export interface Store extends AsyncDisposable {
   list(prefix: string, options?: CallOptions): Promise<Listing>;
   /** Removes an object, durably; does nothing where there is none. */
   remove(name: string, options?: CallOptions): Promise<void>;
+  /**
+   * Makes durable what there is below `prefix`, and that what was removed is gone: a writer that was killed may not have come
+   * to it. A store where nothing is ever seen before it is durable needs none.
+   */
+  settle?(prefix: string, options?: CallOptions): Promise<void>;
   /** A place for a file that must be written out of order before it can be published. */
   stage(options?: CallOptions): Promise<StagedFile>;
   /**

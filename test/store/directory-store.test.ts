@@ -161,6 +161,52 @@ describe('what a power cut must not take', () => {
     await store.remove('a/one');
     await store.remove('b/two');
     expect(log).toEqual(['rm /a/one', 'sync /a', 'rm /b/two', 'sync /b']);
+    log.length = 0;
+    await store.remove('a/one'); // gone, but who removed it may have died before that was durable
+    expect(log).toEqual(['sync /a']);
+  });
+
+  test('the folder of the store, and those above it, whoever made them, until there is something in it', async () => {
+    const path = join(folder, 'a', 'b');
+    await nodeFs.mkdir(path, { recursive: true });
+    const { fs, log } = recording();
+    await (await directoryStore(path, { fs })).write('one', bytesOf('1'));
+    expect(log.slice(0, 2)).toEqual(['sync /a', 'sync /']);
+    log.length = 0;
+    await (await directoryStore(path, { fs })).write('two', bytesOf('2'));
+    expect(log).toEqual(['sync /a/b', 'sync /a/b']); // that .tmp is there, and that "two" is
+  });
+
+  test('a folder above that may not be opened is left alone; one that cannot be synced is not', async () => {
+    const path = join(folder, 'a', 'b');
+    const above = (code: string): FileSystem => ({
+      ...nodeFs,
+      open: (async (...args: Parameters<FileSystem['open']>) => {
+        if (args[0] === folder) throw failure(code, 'open');
+        return nodeFs.open(...args);
+      }) as FileSystem['open'],
+    });
+    await expect((await directoryStore(path, { fs: above('EIO') })).write('one', bytesOf('1'))).rejects.toMatchObject({
+      code: 'STORE_IO',
+    });
+    await (await directoryStore(path, { fs: above('EACCES') })).write('one', bytesOf('1'));
+  });
+
+  test('what a dead writer left is made durable by settle, folders and what is in them', async () => {
+    const { fs, log } = recording();
+    const store = await directoryStore(folder, { fs });
+    await store.settle!('a/');
+    expect(log).toEqual([]);
+    for (const name of ['a/b/one', 'a/c/two', 'd/three']) {
+      await nodeFs.mkdir(join(folder, name, '..'), { recursive: true });
+      await nodeFs.writeFile(join(folder, name), name);
+    }
+    await store.settle!('a/');
+    expect(log).toEqual(['sync /', 'sync /a/b', 'sync /a/c', 'sync /a']);
+    log.length = 0;
+    await store.settle!('');
+    expect(log).toEqual(['sync /a/b', 'sync /a/c', 'sync /a', 'sync /d', 'sync /']);
+    await expect(store.settle!('a')).rejects.toMatchObject({ code: 'STORE_NAME_INVALID' });
   });
 });
 

@@ -67,6 +67,27 @@ test('one writer has it at a time, readers need none, another VM is free', async
   expect((await store.list('vms/')).names).toEqual([]);
 });
 
+test('who takes what another one left makes durable what that one did; who takes a free one need not', async () => {
+  const { store, clock } = await setUp();
+  const done: string[] = [];
+  const watched: Store = {
+    ...store,
+    write: async (name, from, options) => {
+      if (name.includes('/leases/')) done.push('taken');
+      return store.write(name, from, options);
+    },
+    settle: async (prefix) => {
+      done.push(`settled ${prefix}`);
+    },
+  };
+  const repository = await openRepository(watched, { clock });
+  await (await repository.acquireLease(VM)).release();
+  expect(done).toEqual(['taken']);
+  await foreignLease(store, clock.now() - 10 * MINUTE);
+  await (await repository.acquireLease(VM)).release();
+  expect(done.slice(1)).toEqual([`settled vms/${VM}/`, 'taken']);
+});
+
 test('of many who ask at once one gets it', async () => {
   const path = await tempDir();
   const open = async () => openRepository(await directoryStore(path));
