@@ -14,13 +14,13 @@ import {
 } from './durable-folder.ts';
 import { hashFile, writeHashed } from './hashed-write.ts';
 import { intake } from './intake.ts';
-import { checkName, checkPrefix, isNamePart } from './names.ts';
+import { checkKey, checkName, checkPrefix, isNamePart } from './names.ts';
 import { exists, publishFile, replaceFile } from './publish-file.ts';
 import { readSmallFile } from './read-small-file.ts';
-import type { Listing, StagedFile, Store, WriteOptions, Written } from './store.ts';
+import type { Listing, StagedFile, StageOptions, Store, WriteOptions, Written } from './store.ts';
 import { DEFAULT_ABANDONED_AFTER_MS } from './store.ts';
 import { asStoreError, nameMissing, nameTaken, storeIo, systemCode } from './store-error.ts';
-import { claimFileName, claimTempName, releaseTempName, removeAbandonedFiles } from './temp-files.ts';
+import { claimFileName, claimTempName, keptFileName, releaseTempName, removeAbandonedFiles } from './temp-files.ts';
 
 const log = createLog('store');
 
@@ -205,9 +205,10 @@ class DirectoryStore implements Store {
     });
   }
 
-  async stage({ signal }: { signal?: AbortSignal | undefined } = {}): Promise<StagedFile> {
+  async stage({ key, signal }: StageOptions = {}): Promise<StagedFile> {
+    if (key !== undefined) checkKey(key);
     signal?.throwIfAborted();
-    const temp = await this.#tempPath('a staged file');
+    const temp = await this.#tempPath('a staged file', key === undefined ? undefined : keptFileName(key));
     return {
       path: temp.path,
       publish: async (name, options = {}) => {
@@ -312,8 +313,8 @@ class DirectoryStore implements Store {
     return complete;
   }
 
-  async #tempPath(name: string): Promise<{ name: string; path: string }> {
-    const temp = claimTempName(this.#clock);
+  async #tempPath(name: string, kept?: string): Promise<{ name: string; path: string }> {
+    const temp = kept ?? claimTempName(this.#clock);
     try {
       return await storeIo(this.#action('write', name), async () => {
         const root = await this.#makeRoot();

@@ -50,6 +50,6 @@ export {
   type RetentionReason,
   type RetentionVerdict,
 } from './retention.ts';
-export type { AbandonedOptions, Listing, StagedFile, Store, WriteOptions, Written } from './store.ts';
+export type { AbandonedOptions, Listing, StagedFile, StageOptions, Store, WriteOptions, Written } from './store.ts';
 export type { Damage, DamagedPart, PointReport, VerifyOptions, VerifyReport } from './verify-report.ts';
 export { parseVmMetadata, type StoredRecord, VM_METADATA_FORMAT, type VmMetadata } from './vm-metadata.ts';

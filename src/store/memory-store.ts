@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { memorySource } from '../bytes/index.ts';
 import { intake } from './intake.ts';
-import { checkName, checkPrefix } from './names.ts';
+import { checkKey, checkName, checkPrefix } from './names.ts';
 import type { StagedFile, Store, Written } from './store.ts';
 import { nameMissing, nameTaken, storeIo } from './store-error.ts';
 
@@ -16,6 +16,7 @@ export function memoryStore(): Store {
   const label = 'memory';
   const objects = new Map<string, Uint8Array>();
   const staged = new Set<string>();
+  const kept = new Map<string, string>();
 
   const publish = (name: string, bytes: Uint8Array, replace = false): Written => {
     if (!replace && objects.has(name)) throw nameTaken(label, name);
@@ -26,6 +27,7 @@ export function memoryStore(): Store {
   const close = async () => {
     for (const folder of staged) await rm(folder, { recursive: true, force: true });
     staged.clear();
+    kept.clear();
   };
 
   return {
@@ -60,15 +62,19 @@ export function memoryStore(): Store {
       signal?.throwIfAborted();
       objects.delete(name);
     },
-    async stage({ signal } = {}): Promise<StagedFile> {
+    async stage({ key, signal } = {}): Promise<StagedFile> {
+      if (key !== undefined) checkKey(key);
       signal?.throwIfAborted();
       const action = { label, name: 'a staged file', action: 'write' };
-      const folder = await storeIo(action, () => mkdtemp(join(tmpdir(), 'xen-backup-sdk-')));
+      const found = key === undefined ? undefined : kept.get(key);
+      const folder = found ?? (await storeIo(action, () => mkdtemp(join(tmpdir(), 'xen-backup-sdk-'))));
       staged.add(folder);
+      if (key !== undefined) kept.set(key, folder);
       const path = join(folder, 'staged');
       const discard = async () => {
         await storeIo(action, () => rm(folder, { recursive: true, force: true }));
         staged.delete(folder);
+        if (key !== undefined) kept.delete(key);
       };
       return {
         path,

@@ -40,3 +40,10 @@ export function checkPrefix(prefix: string): void {
     { facts: { name: prefix } },
   );
 }
+
+/** Throws `STORE_NAME_INVALID` unless the key of a staged file is a {@link isNamePart}. */
+export function checkKey(key: string): void {
+  if (isNamePart(key)) return;
+  const message = `the key of a staged file must be of a-z, 0-9, "-", "_" and ".", got ${JSON.stringify(key)}`;
+  throw new BackupError('STORE_NAME_INVALID', message, { facts: { name: key } });
+}

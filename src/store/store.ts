@@ -29,9 +29,18 @@ export interface Written {
   readonly sha256: string;
 }
 
+export interface StageOptions extends CallOptions {
+  /**
+   * Finds the file of this key again, also in a later process, until it is published, discarded, or abandoned. One process at
+   * a time uses a key: the caller sees to that. Lower-case letters, digits, `-`, `_` and `.`, like a part of a name.
+   * @defaultValue a new file that nobody else can come to
+   */
+  readonly key?: string | undefined;
+}
+
 /** A seekable file that has no name in the store yet. */
 export interface StagedFile {
-  /** A path on this machine where the file is to be made; nothing exists there yet. */
+  /** A path on this machine where the file is to be made; nothing exists there yet, unless a `key` has found it. */
   readonly path: string;
   /** Gives the finished file its name, durably, and hashes it on the way. `STORE_EXISTS` where the name is taken. */
   publish(name: string, options?: WriteOptions): Promise<Written>;
@@ -80,10 +89,10 @@ export interface Store extends AsyncDisposable {
    */
   settle?(prefix: string, options?: CallOptions): Promise<void>;
   /** A place for a file that must be written out of order before it can be published. */
-  stage(options?: CallOptions): Promise<StagedFile>;
+  stage(options?: StageOptions): Promise<StagedFile>;
   /**
    * Removes what writers that died left without a name: temporary files that nobody has written to for a while and
-   * whose process is not known to live. A live writer loses nothing.
+   * whose process is not known to live. A live writer loses nothing. Of what was staged under a key the age alone decides.
    *
    * @returns what was removed, for a log.
    */

@@ -10,6 +10,7 @@ const live = new Set<string>();
 
 const NAME = /^([0-9a-f]{8})-([0-9]+)-[0-9]+-[0-9a-f]{12}$/;
 const CLAIM = /^claim-[0-9a-f]{64}$/;
+const KEPT = /^kept-./;
 
 /** A temporary file's name says who makes it: machine, process, time (ms) and a random number. */
 export function claimTempName(clock: Clock): string {
@@ -26,6 +27,11 @@ export function releaseTempName(name: string): void {
 /** The claim file that stands for publishing `name`, where there are no hard links. */
 export function claimFileName(name: string): string {
   return `claim-${createHash('sha256').update(name).digest('hex')}`;
+}
+
+/** What was staged under a key, to be found again: its age alone tells whether anybody still wants it. */
+export function keptFileName(key: string): string {
+  return `kept-${key}`;
 }
 
 /**
@@ -56,7 +62,7 @@ function ignoreMissing(error: unknown): undefined {
 }
 
 function isOurs(name: string): boolean {
-  return NAME.test(name) || CLAIM.test(name);
+  return NAME.test(name) || CLAIM.test(name) || KEPT.test(name);
 }
 
 function isAlive(name: string): boolean {

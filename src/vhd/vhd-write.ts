@@ -68,22 +68,35 @@ export async function writeVhd(
   try {
     const headLength = headLengthOf(identity);
     const indexes = await writeBlocks(file, headLength, blocks, identity, options);
-    await file.datasync();
-    const plan = planVhd(identity, indexes);
-    await writeFully(file, plan.head.subarray(FOOTER_SIZE), FOOTER_SIZE);
-    await file.datasync();
-    await writeFully(file, plan.footerBytes, 0);
-    await writeFully(file, plan.footerBytes, plan.length - FOOTER_SIZE);
-    await file.sync();
-    await syncFolder(dirname(path));
-    const { footer, header, blockIndexes, length } = plan;
-    return { length, uuid: footer.uuid, footer, header, blockIndexes };
+    return await sealVhd(file, path, identity, indexes);
   } catch (error) {
     await rm(path, { force: true });
     throw error;
   } finally {
     await file.close();
   }
+}
+
+/**
+ * Makes a file whose blocks are written a VHD, durably: what was written before is on the disk before the block table names
+ * it, and that before there is a footer.
+ */
+export async function sealVhd(
+  file: FileHandle,
+  path: string,
+  identity: ResolvedIdentity,
+  blockIndexes: readonly number[],
+): Promise<WrittenVhd> {
+  await file.datasync();
+  const plan = planVhd(identity, blockIndexes);
+  await writeFully(file, plan.head.subarray(FOOTER_SIZE), FOOTER_SIZE);
+  await file.datasync();
+  await writeFully(file, plan.footerBytes, 0);
+  await writeFully(file, plan.footerBytes, plan.length - FOOTER_SIZE);
+  await file.sync();
+  await syncFolder(dirname(path));
+  const { footer, header, length } = plan;
+  return { length, uuid: footer.uuid, footer, header, blockIndexes: plan.blockIndexes };
 }
 
 /** Appends the blocks that count behind `at`; resolves with their indexes. */
@@ -110,7 +123,8 @@ async function writeBlocks(
   return indexes;
 }
 
-async function writeFully(file: FileHandle, data: Uint8Array, offset: number): Promise<void> {
+/** Writes all of `data` at `offset`. */
+export async function writeFully(file: FileHandle, data: Uint8Array, offset: number): Promise<void> {
   for (let done = 0; done < data.byteLength; ) {
     const { bytesWritten } = await file.write(data, done, data.byteLength - done, offset + done);
     done += bytesWritten;

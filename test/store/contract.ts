@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { readBytes } from '../../src/bytes/index.ts';
@@ -338,6 +338,33 @@ export function storeContract(name: string, make: () => Promise<StoreUnderTest>)
       await staged.discard();
       expect(Buffer.compare(await contentOf('staged/object'), whole)).toBe(0);
       await under.expectNoLeftovers();
+    });
+
+    test('a staged file with a key is found again until it is published or discarded', async () => {
+      const key = 'vm.disk.vhd';
+      const first = await store.stage({ key });
+      await writeFile(first.path, 'half');
+      const again = await store.stage({ key });
+      expect(await readFile(again.path, 'utf8')).toBe('half');
+      const other = await store.stage({ key: 'vm.other.vhd' });
+      await expect(readFile(other.path)).rejects.toMatchObject({ code: 'ENOENT' });
+      await other.discard();
+      await writeFile(again.path, 'whole');
+      await again.publish('kept/object');
+      expect(Buffer.from(await contentOf('kept/object')).toString()).toBe('whole');
+      const published = await store.stage({ key });
+      await expect(readFile(published.path)).rejects.toMatchObject({ code: 'ENOENT' });
+      await writeFile(published.path, 'more');
+      await published.discard();
+      const discarded = await store.stage({ key });
+      await expect(readFile(discarded.path)).rejects.toMatchObject({ code: 'ENOENT' });
+      await discarded.discard();
+      expect((await store.list('')).names).toEqual(['kept/object']);
+      await under.expectNoLeftovers();
+    });
+
+    test.each(['', '..', 'a/b', '.a', 'A'])('refuses the key %j of a staged file', async (key) => {
+      await expect(store.stage({ key })).rejects.toMatchObject({ code: 'STORE_NAME_INVALID' });
     });
 
     test('a staged file that is discarded, or was never made, leaves nothing', async () => {
