@@ -41,7 +41,7 @@ export class PendingCommand {
   readonly #settled = Promise.withResolvers<readonly StatusExtent[]>();
   #abandoned = false;
   #landing = false;
-  #onLanded: (() => void) | undefined;
+  #whenLanded: PromiseWithResolvers<void> | undefined;
   errno: number | undefined;
   errorText = '';
   extents: readonly StatusExtent[] = [];
@@ -74,17 +74,16 @@ export class PendingCommand {
 
   landed(): void {
     this.#landing = false;
-    this.#onLanded?.();
-    this.#onLanded = undefined;
+    this.#whenLanded?.resolve();
+    this.#whenLanded = undefined;
   }
 
-  /** Gives the answer up; resolves when nothing more will be written to the target. */
+  /** Gives the answer up, as often as one likes; resolves when nothing more will be written to the target. */
   async abandon(): Promise<void> {
     this.#abandoned = true;
     if (!this.#landing) return;
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#onLanded = resolve;
-    await promise;
+    this.#whenLanded ??= Promise.withResolvers();
+    await this.#whenLanded.promise;
   }
 
   get abandoned(): boolean {

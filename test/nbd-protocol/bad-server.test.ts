@@ -410,6 +410,25 @@ describe('row 74: silence and ends', () => {
     expect(lost).toEqual(new Uint8Array(4096));
   });
 
+  test('reads that are given up at once, one with half of its data here, all end', async () => {
+    const data = Buffer.alloc(4096, 7);
+    await using server = await afterGo(true, async (peer) => {
+      const { cookie } = await peer.request();
+      await peer.request();
+      await peer.request();
+      peer.send(chunk(1, 1, cookie, u64(0n), data).subarray(0, 1000)); // and no more
+    });
+    await using disk = await connectNbd(server.uri, { connections: 1, reconnect: { tries: 0 } });
+    const controller = new AbortController();
+    const targets = [0, 1, 2].map(() => new Uint8Array(4096));
+    const reads = targets.map((target, i) => disk.readInto(target, i * 4096, { signal: controller.signal }));
+    const ends = Promise.allSettled(reads);
+    await expect.poll(() => targets[0]![0]).toBe(7);
+    const reason = new Error('enough');
+    controller.abort(reason);
+    expect(await ends).toEqual(reads.map(() => ({ status: 'rejected', reason })));
+  });
+
   test.each([
     ['FIN', (peer: FakePeer) => void peer.socket.end()],
     ['RST', (peer: FakePeer) => void peer.socket.write('', () => peer.socket.resetAndDestroy())],
