@@ -14,13 +14,15 @@ import {
 } from './durable-folder.ts';
 import { hashFile, writeHashed } from './hashed-write.ts';
 import { intake } from './intake.ts';
-import { checkKey, checkName, checkPrefix, isNamePart } from './names.ts';
+import { checkKey, checkName, checkPrefix } from './names.ts';
 import { exists, publishFile, replaceFile } from './publish-file.ts';
+import { readManyFiles } from './read-many-files.ts';
 import { readSmallFile } from './read-small-file.ts';
 import type { Listing, StagedFile, StageOptions, Store, WriteOptions, Written } from './store.ts';
 import { DEFAULT_ABANDONED_AFTER_MS } from './store.ts';
-import { asStoreError, nameMissing, nameTaken, storeIo, systemCode } from './store-error.ts';
+import { asStoreError, isMissing, nameMissing, nameTaken, storeIo, systemCode } from './store-error.ts';
 import { claimFileName, claimTempName, keptFileName, releaseTempName, removeAbandonedFiles } from './temp-files.ts';
+import { walkNames } from './walk-names.ts';
 
 const log = createLog('store');
 
@@ -52,7 +54,7 @@ export interface DirectoryStoreOptions {
 export async function directoryStore(path: string, options: DirectoryStoreOptions = {}): Promise<Store> {
   const store = new DirectoryStore(
     resolve(path),
-    options.fs ?? { ...nodeFs, readSmallFile },
+    options.fs ?? { ...nodeFs, readSmallFile, readManyFiles },
     options.clock ?? systemClock,
   );
   await store.checkRoot();
@@ -116,7 +118,7 @@ class DirectoryStore implements Store {
       const path = await this.#find(name);
       if (path === undefined) throw nameMissing(this.label, name);
       const file = await this.#fs.open(path, constants.O_RDONLY | NO_FOLLOW).catch((error: unknown) => {
-        throw MISSING.has(systemCode(error) ?? '') ? nameMissing(this.label, name, error) : error;
+        throw isMissing(error) ? nameMissing(this.label, name, error) : error;
       });
       try {
         const stat = await file.stat();
@@ -148,9 +150,41 @@ class DirectoryStore implements Store {
       try {
         return await readSmallFile(path, NO_FOLLOW, longest);
       } catch (error) {
-        throw MISSING.has(systemCode(error) ?? '') ? nameMissing(this.label, name, error) : error;
+        throw isMissing(error) ? nameMissing(this.label, name, error) : error;
       }
     });
+  }
+
+  async *readMany(
+    names: readonly string[],
+    longest: number,
+    { signal }: { signal?: AbortSignal | undefined } = {},
+  ): AsyncGenerator<Uint8Array | undefined, void> {
+    signal?.throwIfAborted();
+    names.forEach(checkName);
+    const { readManyFiles: read } = this.#fs;
+    if (read === undefined) {
+      for (const _ of names) yield undefined;
+      return;
+    }
+    /** Folders that no symbolic link leads to, or that are not there. */
+    const folders = new Map<string, string | undefined>();
+    const paths: string[] = [];
+    for (const name of names) {
+      signal?.throwIfAborted();
+      const end = name.lastIndexOf('/');
+      const folder = name.slice(0, Math.max(end, 0));
+      if (!folders.has(folder)) {
+        const parts = folder === '' ? [] : folder.split('/');
+        folders.set(folder, await storeIo(this.#action('read', name), () => this.#findFolder(parts)));
+      }
+      const path = folders.get(folder);
+      paths.push(path === undefined ? '' : join(path, name.slice(end + 1))); // no file has the path ''
+    }
+    for await (const bytes of read(paths, constants.O_RDONLY | NO_FOLLOW, longest)) {
+      signal?.throwIfAborted();
+      yield bytes;
+    }
   }
 
   async size(name: string, { signal }: { signal?: AbortSignal | undefined } = {}): Promise<number | undefined> {
@@ -163,7 +197,7 @@ class DirectoryStore implements Store {
         const stat = await this.#fs.lstat(path);
         return stat.isFile() ? stat.size : undefined;
       } catch (error) {
-        if (MISSING.has(systemCode(error) ?? '')) return undefined;
+        if (isMissing(error)) return undefined;
         throw error;
       }
     });
@@ -175,7 +209,7 @@ class DirectoryStore implements Store {
     return storeIo(this.#action('list', prefix === '' ? 'the store' : prefix), async () => {
       const names: string[] = [];
       const folder = await this.#findFolder(prefix.split('/').slice(0, -1));
-      const complete = folder === undefined || (await this.#walk(folder, prefix, names, signal));
+      const complete = folder === undefined || (await walkNames(this.#fs, folder, prefix, names, signal));
       return { names: names.sort(), complete };
     });
   }
@@ -286,31 +320,9 @@ class DirectoryStore implements Store {
     try {
       return await findFolder(this.#fs, root, parts);
     } catch (error) {
-      if (MISSING.has(systemCode(error) ?? '')) return undefined;
+      if (isMissing(error)) return undefined;
       throw error;
     }
-  }
-
-  /** Collects the names of files below `folder`; `false` where there was something that it may not follow. */
-  async #walk(folder: string, prefix: string, names: string[], signal: AbortSignal | undefined): Promise<boolean> {
-    signal?.throwIfAborted();
-    let complete = true;
-    let entries: Awaited<ReturnType<typeof readEntries>>;
-    try {
-      entries = await readEntries(this.#fs, folder);
-    } catch (error) {
-      if (MISSING.has(systemCode(error) ?? '')) return true; // gone since it was listed
-      throw error;
-    }
-    for (const entry of entries) {
-      if (!isNamePart(entry.name)) continue;
-      if (entry.isFile()) names.push(prefix + entry.name);
-      else if (entry.isDirectory()) {
-        const below = await this.#walk(join(folder, entry.name), `${prefix}${entry.name}/`, names, signal);
-        complete &&= below;
-      } else complete = false;
-    }
-    return complete;
   }
 
   async #tempPath(name: string, kept?: string): Promise<{ name: string; path: string }> {
@@ -371,10 +383,5 @@ class DirectoryStore implements Store {
   }
 }
 
-const MISSING: ReadonlySet<string> = new Set(['ENOENT', 'ENOTDIR', 'ELOOP']);
 /** Windows has neither; a name that is a pipe must not make us wait for its writer. */
 const NO_FOLLOW = (constants.O_NOFOLLOW ?? 0) | (constants.O_NONBLOCK ?? 0);
-
-function readEntries(fs: FileSystem, folder: string) {
-  return fs.readdir(folder, { withFileTypes: true });
-}

@@ -1,6 +1,7 @@
 import type * as nodeFs from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { BackupError } from '../core/index.ts';
+import type { readManyFiles } from './read-many-files.ts';
 import type { readSmallFile } from './read-small-file.ts';
 import { systemCode } from './store-error.ts';
 
@@ -10,8 +11,11 @@ export type FileSystem = Pick<
   'chmod' | 'link' | 'lstat' | 'mkdir' | 'open' | 'readdir' | 'realpath' | 'rename' | 'rm' | 'unlink'
 >;
 
-/** The calls of `node:fs/promises`, and one that is quicker than these for many small files. */
-export type FileCalls = FileSystem & { readonly readSmallFile?: typeof readSmallFile };
+/** The calls of `node:fs/promises`, and those that are quicker than these for many small files. */
+export type FileCalls = FileSystem & {
+  readonly readSmallFile?: typeof readSmallFile;
+  readonly readManyFiles?: typeof readManyFiles;
+};
 
 /** File systems that cannot sync a folder say so with one of these; Windows cannot even open one. */
 const CANNOT_SYNC: ReadonlySet<string> = new Set(['EINVAL', 'EISDIR', 'ENOTSUP', 'EOPNOTSUPP']);

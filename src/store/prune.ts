@@ -3,14 +3,17 @@ import { acquireLease } from './acquire-lease.ts';
 import { filesOfNoPoint, manifestName, VMS_FOLDER, vmFolder } from './layout.ts';
 import type { AcquireLeaseOptions, Lease, WaitOptions } from './lease.ts';
 import type { Manifest, PointId } from './manifest.ts';
+import { decodeManifest } from './manifest-codec.ts';
 import { type MergeOptions, mergePoint } from './merge-point.ts';
-import { basesOf, compareText, pointsAmong, readManifest } from './points.ts';
+import { basesOf, compareText, LONGEST_MANIFEST, pointsAmong, readManifest } from './points.ts';
 import { removePoints } from './remove-point.ts';
 import { decideRetention, type RetentionPoint, type RetentionPolicy, type RetentionVerdict } from './retention.ts';
 import type { Store } from './store.ts';
 
 /** How many manifests are read at once. */
 const READS = 16;
+/** From so many on it pays to ask the store for all at once. */
+const MANY = 500;
 
 export interface PlanPruneOptions extends CallOptions {
   /** The uuid of one VM. @defaultValue all VMs */
@@ -225,22 +228,25 @@ async function mergeOne(
   }
 }
 
+type Reading = RetentionPoint | UnreadablePoint | undefined;
+
 async function readAll(
   store: Store,
   ids: readonly PointId[],
-  { signal }: CallOptions,
+  options: CallOptions,
 ): Promise<{ points: RetentionPoint[]; unreadable: UnreadablePoint[] }> {
-  const found: (RetentionPoint | UnreadablePoint | undefined)[] = new Array(ids.length);
+  const found: Reading[] = new Array(ids.length);
   // One folder after the other: a store has less to look up.
   const order = [...ids.keys()].sort((a, b) => compareText(ids[a]!.vmUuid, ids[b]!.vmUuid));
+  const left = ids.length < MANY ? order : await readMany(store, ids, order, found, options);
   let next = 0;
   const reader = async () => {
-    for (let at = order[next++]; at !== undefined; at = order[next++]) {
-      signal?.throwIfAborted();
-      found[at] = await readOne(store, ids[at]!, { signal });
+    for (let at = left[next++]; at !== undefined; at = left[next++]) {
+      options.signal?.throwIfAborted();
+      found[at] = await readOne(store, ids[at]!, options);
     }
   };
-  await Promise.all(Array.from({ length: Math.min(READS, ids.length) }, reader));
+  await Promise.all(Array.from({ length: Math.min(READS, left.length) }, reader));
   const there = found.filter((one) => one !== undefined);
   return {
     points: there.filter((one): one is RetentionPoint => !('reason' in one)),
@@ -248,21 +254,50 @@ async function readAll(
   };
 }
 
-/** `undefined` where it was removed meanwhile. */
-async function readOne(
+/** Reads what the store can read quickly. Gives those of `order` that are left. */
+async function readMany(
   store: Store,
-  id: PointId,
+  ids: readonly PointId[],
+  order: readonly number[],
+  found: Reading[],
   options: CallOptions,
-): Promise<RetentionPoint | UnreadablePoint | undefined> {
-  const { vmUuid, point } = id;
+): Promise<readonly number[]> {
+  if (store.readMany === undefined) return order;
+  const left: number[] = [];
+  const names = order.map((at) => manifestName(ids[at]!));
+  let index = 0;
+  for await (const bytes of store.readMany(names, LONGEST_MANIFEST, options)) {
+    const at = order[index++]!;
+    const id = ids[at]!;
+    if (bytes === undefined) left.push(at);
+    else found[at] = readingOf(id, bytes);
+  }
+  return left;
+}
+
+function readingOf(id: PointId, bytes: Uint8Array): Reading {
+  try {
+    return describe(id, decodeManifest(bytes, id));
+  } catch (error) {
+    return unreadable(id, error);
+  }
+}
+
+async function readOne(store: Store, id: PointId, options: CallOptions): Promise<Reading> {
   try {
     return describe(id, await readManifest(store, id, options));
   } catch (error) {
-    if (!(error instanceof BackupError)) throw error;
-    if (error.code === 'NOT_FOUND') return undefined;
-    if (error.code !== 'POINT_BROKEN' && error.code !== 'REPOSITORY_FORMAT_NEWER') throw error;
-    return { vmUuid, point, reason: `${manifestName(id)}: ${error.message}` };
+    return unreadable(id, error);
   }
+}
+
+/** Why a point cannot be read; `undefined` where it was removed meanwhile. */
+function unreadable(id: PointId, error: unknown): UnreadablePoint | undefined {
+  if (!(error instanceof BackupError)) throw error;
+  if (error.code === 'NOT_FOUND') return undefined;
+  if (error.code !== 'POINT_BROKEN' && error.code !== 'REPOSITORY_FORMAT_NEWER') throw error;
+  const { vmUuid, point } = id;
+  return { vmUuid, point, reason: `${manifestName(id)}: ${error.message}` };
 }
 
 function describe({ vmUuid, point }: PointId, manifest: Manifest): RetentionPoint {

@@ -47,3 +47,10 @@ export function nameTaken(label: string, name: string, cause?: unknown): BackupE
 export function nameMissing(label: string, name: string, cause?: unknown): BackupError {
   return new BackupError('STORE_NOT_FOUND', `${label}: there is no ${name}`, { cause, facts: { store: label, name } });
 }
+
+const MISSING: ReadonlySet<string> = new Set(['ENOENT', 'ENOTDIR', 'ELOOP']);
+
+/** Does a failure of the file system say that there is nothing of that name? */
+export function isMissing(error: unknown): boolean {
+  return MISSING.has(systemCode(error) ?? '');
+}

@@ -162,6 +162,27 @@ export function storeContract(name: string, make: () => Promise<StoreUnderTest>)
       await expect(store.readSmall('a/small', 10, { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
     });
 
+    test('small objects are read together, where the store can do that, in the order of their names', async () => {
+      const sizes = new Map(Array.from({ length: 30 }, (_, i) => [`many/${i % 3}/o${i}`, i * 10]));
+      for (const [name, size] of sizes) await store.write(name, patterned(size, size + 1));
+      if (store.readMany === undefined) return;
+      const names = ['none/x', ...[...sizes.keys()].sort().reverse(), 'many/0/none', 'many'];
+      const found: (Uint8Array | undefined)[] = [];
+      for await (const bytes of store.readMany(names, 250)) found.push(bytes);
+      expect(found).toHaveLength(names.length);
+      for (const [i, name] of names.entries()) {
+        const size = sizes.get(name);
+        if (size === undefined || size > 250) expect(found[i], name).toBeUndefined();
+        else if (found[i] !== undefined) expect(found[i], name).toEqual(patterned(size, size + 1));
+      }
+      for await (const _ of store.readMany([], 10)) expect.unreachable();
+      const invalid = store.readMany(['../a'], 10)[Symbol.asyncIterator]();
+      await expect(invalid.next()).rejects.toMatchObject({ code: 'STORE_NAME_INVALID' });
+      const reason = new Error('enough');
+      const aborted = store.readMany(names, 10, { signal: AbortSignal.abort(reason) })[Symbol.asyncIterator]();
+      await expect(aborted.next()).rejects.toBe(reason);
+    });
+
     test('never writes over an object', async () => {
       await store.write('once', bytesOf('first'));
       await expect(store.write('once', bytesOf('second'))).rejects.toMatchObject({ code: 'STORE_EXISTS' });

@@ -1,0 +1,33 @@
+import type { Dirent } from 'node:fs';
+import { join } from 'node:path';
+import type { FileSystem } from './durable-folder.ts';
+import { isNamePart } from './names.ts';
+import { isMissing } from './store-error.ts';
+
+/** Collects the names of files below `folder`; `false` where there was something that it may not follow. */
+export async function walkNames(
+  fs: FileSystem,
+  folder: string,
+  prefix: string,
+  names: string[],
+  signal: AbortSignal | undefined,
+): Promise<boolean> {
+  signal?.throwIfAborted();
+  let complete = true;
+  let entries: Dirent[];
+  try {
+    entries = await fs.readdir(folder, { withFileTypes: true });
+  } catch (error) {
+    if (isMissing(error)) return true; // gone since it was listed
+    throw error;
+  }
+  for (const entry of entries) {
+    if (!isNamePart(entry.name)) continue;
+    if (entry.isFile()) names.push(prefix + entry.name);
+    else if (entry.isDirectory()) {
+      const below = await walkNames(fs, join(folder, entry.name), `${prefix}${entry.name}/`, names, signal);
+      complete &&= below;
+    } else complete = false;
+  }
+  return complete;
+}
