@@ -71,6 +71,16 @@ export interface PlanConflict {
   readonly reason?: string | undefined;
 }
 
+/** A run that was cut short, and that this one goes on with. */
+export interface ResumePlan {
+  /** That wrote last what is there. */
+  readonly runId: string;
+  /** The snapshot that it left on the host. */
+  readonly snapshotUuid: string;
+  /** ISO 8601, UTC: the point will be of that moment. */
+  readonly takenAt: string;
+}
+
 /** Plain data: what a run would do, and why. It can be stored, shown, approved, and run later by another process. */
 export interface BackupPlan {
   /** Of this document. */
@@ -100,6 +110,13 @@ export interface BackupPlan {
   readonly expectedBytes: ByteEstimate;
   /** Stays this run's snapshot on the host, as the base of the next incremental? */
   readonly keepForIncremental: boolean;
+  /**
+   * How long this run, should it be cut short, leaves its snapshot on the host for a later one to go on with, in milliseconds;
+   * `undefined`: it does not.
+   */
+  readonly resumeWithinMs?: number | undefined;
+  /** What this run goes on with, instead of taking a snapshot: what that has moved is not moved again. */
+  readonly resume?: ResumePlan | undefined;
   /** Is the guest asked to get ready for the snapshot? */
   readonly quiesce: QuiesceMode;
   /** May the VM not migrate while the run lasts? */

@@ -18,22 +18,30 @@ import {
 import type { Manifest, PointWriter, Repository } from '../store/index.ts';
 import type { BackupPlan } from './backup-plan.ts';
 import type { RunBackupOptions } from './run-backup.ts';
+import { forgetUnfinished, putAside } from './unfinished.ts';
 
-/** Removes what killed runs left of this VM, and snapshots that no point needs any more. */
+/**
+ * Removes what killed runs left of this VM, what could be gone on with and will not be, and snapshots that no point needs any
+ * more.
+ */
 export async function tidyUp(
   host: Host,
   repository: Repository,
   vm: VmRecord,
-  strategy: BackupPlan['strategy'],
+  { strategy, resume }: BackupPlan,
   recorder: RunRecorder,
   { signal, clock }: RunBackupOptions,
 ): Promise<void> {
   recorder.stage('tidy-up');
-  const leftovers = await findLeftovers(host, { vmUuid: vm.uuid, clock, signal });
+  // An archive's run has nothing to do with what the other strategy can go on with.
+  const givenUp =
+    strategy === 'image' ? undefined : { repositoryId: repository.id, exceptSnapshot: resume?.snapshotUuid };
+  const leftovers = await findLeftovers(host, { vmUuid: vm.uuid, clock, givenUp, signal });
   for (const { leftover, removed, error } of await cleanUp(host, leftovers, { signal, clock })) {
     if (removed) recorder.warn('LEFTOVER_REMOVED', `removed the ${leftover.kind} ${leftover.name} of a killed run`);
     else recorder.warn('LEFTOVER_LEFT', `could not remove the ${leftover.kind} ${leftover.uuid}: ${String(error)}`);
   }
+  if (strategy !== 'image' && resume === undefined) await forgetUnfinished(repository, vm.uuid, { signal });
   let broken = false;
   const latest = await repository.latest(vm.uuid, strategy, { signal, onBroken: () => (broken = true) });
   if (broken) return; // what a point that cannot be read needs, nobody knows
@@ -161,14 +169,14 @@ async function purge(
 
 /**
  * Takes back everything: the half-written point, the snapshot, the marks, tracking that the run turned on. What cannot be
- * removed is in the receipt.
+ * removed is in the receipt. Of a run that is to be gone on with only the half-written point goes.
  */
 export async function undo(
   host: Host,
   plan: BackupPlan,
   writer: PointWriter | undefined,
   recorder: RunRecorder,
-  { clock, cleanUpMs = CLEAN_UP_MS }: RunBackupOptions,
+  { clock, cleanUpMs = CLEAN_UP_MS, left }: UndoOptions,
 ): Promise<void> {
   const { receipt, runId, decisions } = recorder;
   const signal = AbortSignal.timeout(cleanUpMs);
@@ -176,6 +184,7 @@ export async function undo(
     const { point } = writer;
     receipt.push({ kind: 'point', uuid: point, name: point, ...(await removed(() => writer.abort())) });
   }
+  if (left !== undefined) return putAside(host, left, recorder);
   const discarded = await removed(async () => {
     receipt.push(...(await discardRun(host, plan.vm.uuid, runId, { signal, clock })));
   });
@@ -189,6 +198,11 @@ export async function undo(
     const turnOff = () => disableChangedBlockTracking(host, [uuid], { signal });
     receipt.push({ kind: 'tracking', uuid, name, ...(await removed(turnOff)) });
   }
+}
+
+interface UndoOptions extends RunBackupOptions {
+  /** The snapshot of a run that a later one may go on with. */
+  readonly left: Snapshot | undefined;
 }
 
 /** Removes the bases of older points; one that the host does not give up is a warning, and the next run's work. */

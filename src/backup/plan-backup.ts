@@ -15,6 +15,7 @@ import {
   unexpectedFulls,
   whyBroken,
 } from './plan-parts.ts';
+import { planResume } from './plan-resume.ts';
 
 export interface PlanBackupOptions extends CallOptions {
   /** Uuid, or a name that only one VM has. */
@@ -106,6 +107,23 @@ export interface PlanBackupOptions extends CallOptions {
    * @defaultValue `'include'`
    */
   readonly vtpm?: 'include' | 'omit' | undefined;
+  /**
+   * Should the run be cut short, by a failure, an abort or a kill, what it has moved is kept in the store and its snapshot on the
+   * host, and the next backup of the VM with options that lead to the same plan goes on with it: increments and the rest of
+   * fulls over NBD. Each layer is read once more before the point exists. Not with the image strategy.
+   * @defaultValue `false`; `true` for a run that goes on with another
+   */
+  readonly resumable?: boolean | undefined;
+  /**
+   * For how long, in milliseconds: then the snapshot is a leftover. At most a week.
+   * @defaultValue one day
+   */
+  readonly resumeWithinMs?: number | undefined;
+  /**
+   * Go on with a run that was cut short, where that can be right; `false` gives it up.
+   * @defaultValue `true`
+   */
+  readonly resume?: boolean | undefined;
   /** The network that NBD is to use, by uuid or name. @defaultValue any the host offers */
   readonly network?: string | undefined;
   /** The uuid of the VM that runs this program: it cannot back up itself. */
@@ -117,7 +135,7 @@ export interface PlanBackupOptions extends CallOptions {
 /**
  * Finds out what a backup of one VM would do, disk by disk, and why. Changes nothing on the host or in the repository.
  *
- * @throws TypeError for options that do not go together; BackupError `VM_NOT_SUPPORTED` for templates, snapshots and
+ * @throws TypeError for options that do not go together; RangeError for numbers that cannot be; BackupError `VM_NOT_SUPPORTED` for templates, snapshots and
  * control domains; `NOT_FOUND` for an unknown VM.
  */
 export async function planBackup(host: Host, repository: Repository, options: PlanBackupOptions): Promise<BackupPlan> {
@@ -140,7 +158,7 @@ export async function planBackup(host: Host, repository: Repository, options: Pl
     options: { fullOnly, keepForIncremental, transport },
   };
   const plans = decideDisks(facts);
-  return {
+  const plan: BackupPlan = {
     ...commonPlan(vm, repository, base, plans, options),
     strategy: 'changed-blocks',
     mergeGap: options.mergeGap ?? 0,
@@ -151,6 +169,7 @@ export async function planBackup(host: Host, repository: Repository, options: Pl
     conflicts: [...diskConflicts(disks, facts.excluded), ...(mode === 'incremental' ? noIncrements(host, plans) : [])],
     decisions: [...plans.flatMap(decisionsOf), ...(options.purgeSnapshotData === true ? [PURGE] : [])],
   };
+  return planResume(host, repository, vm, plan, options);
 }
 
 const PURGE: Decision = {

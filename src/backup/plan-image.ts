@@ -53,6 +53,8 @@ function assertOptions(options: PlanBackupOptions): void {
   if (purgeSnapshotData || sampleUnchanged !== 0) {
     throw new TypeError('purgeSnapshotData, sampleUnchanged: they are about changed block tracking');
   }
+  if (options.resumable === true)
+    throw new TypeError('resumable: an archive comes in one piece; not with the image strategy');
   if (transport !== 'auto' || mergeGap !== 0) throw new TypeError('transport, mergeGap: not with the image strategy');
 }
 

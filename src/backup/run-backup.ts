@@ -14,11 +14,21 @@ import {
   assertCanSnapshot,
   keepSnapshot,
   makeSnapshot,
+  type Runner,
   type Snapshot,
   type SnapshotHooks,
   startRun,
 } from '../snapshot/index.ts';
-import type { Lease, Manifest, ManifestDisk, PointId, PointWriter, Repository, WaitOptions } from '../store/index.ts';
+import type {
+  Lease,
+  Manifest,
+  ManifestDisk,
+  PointId,
+  PointWriter,
+  Repository,
+  UnfinishedRun,
+  WaitOptions,
+} from '../store/index.ts';
 import type { BackupPlan } from './backup-plan.ts';
 import { type CollectedMetadata, collectMetadata } from './collect-metadata.ts';
 import { tellsDifferences } from './decide-image.ts';
@@ -26,8 +36,17 @@ import { finish, holdStill, pointOfBase, tidyUp, turnOnTracking, undo } from './
 import { manifestDisk } from './manifest-disk.ts';
 import { type PlanBackupOptions, planBackup } from './plan-backup.ts';
 import { fallBackToFull, prepareDisks } from './prepare-disks.ts';
-import { type DiskDelta, type DiskJob, type StoredLayer, transferDisk, whyNoDelta } from './transfer-disk.ts';
+import {
+  type DiskDelta,
+  type DiskJob,
+  type StoredLayer,
+  type TransferOptions,
+  transferDisk,
+  whyNoDelta,
+} from './transfer-disk.ts';
+import { type DraftedLayer, transferToDraft } from './transfer-draft.ts';
 import { transferImage } from './transfer-image.ts';
+import { forgetAtEnd, isWorthResuming, recordUnfinished, resumeMark, resumeSnapshot } from './unfinished.ts';
 
 export interface RunBackupOptions extends WaitOptions, ProgressOptions {
   /** The uuid of the VM that runs this program: it cannot back up itself. */
@@ -79,6 +98,9 @@ export async function runBackup(
   const run = startRun(recorder.runId);
   let writer: PointWriter | undefined;
   let taken: Lease | undefined;
+  /** What a later run can go on with, if this one fails. */
+  let left: Snapshot | undefined;
+  let unfinished: UnfinishedRun | undefined;
   try {
     const vm = await checkPlan(host, repository, plan, given);
     taken = given.lease ?? (await repository.acquireLease(uuid, { purpose: 'backup', waitMs, signal: stop }));
@@ -89,20 +111,19 @@ export async function runBackup(
       const message = 'the VM is suspended: its memory is not in the backup, and a restore brings it back halted';
       recorder.warn('MEMORY_LEFT_OUT', message);
     }
-    await tidyUp(host, repository, vm, plan.strategy, recorder, options);
+    await tidyUp(host, repository, vm, plan, recorder, options);
     await turnOnTracking(host, plan, recorder, options);
     recorder.stage('snapshot');
     const started = { uuid, runId: recorder.runId, runner: run.runner, at: new Date(clock.now()).toISOString() };
     if (plan.blockMigration) await holdStill(host, vm, started, recorder);
-    const excludeVdis = plan.disks.filter(({ mode }) => mode === 'excluded').map(({ vdiUuid }) => vdiUuid);
-    const { selfUuid, hooks } = options;
-    const { runId } = recorder;
-    const taking = { runId, runner: run.runner, now: clock.now(), excludeVdis, selfUuid, signal };
-    const ways = { quiesce: plan.quiesce, hooks, observer: recorder, clock };
-    const snapshot = await makeSnapshot(host, vm, { ...taking, ...ways });
+    const { snapshot, before } = await getSnapshot(host, repository, vm, plan, run.runner, recorder, options);
     const takenAt = new Date(snapshot.takenAt);
     const base = await findBase(repository, plan, { signal });
     const jobs = await prepareDisks(host, plan, snapshot, base, recorder, { signal });
+    if (plan.resume !== undefined || plan.resumeWithinMs !== undefined) {
+      unfinished = await recordUnfinished(repository, snapshot, jobs, before, recorder, { signal });
+    }
+    if (plan.resumeWithinMs !== undefined) left = snapshot;
     const type = jobs.some((job) => job.delta !== undefined) ? 'incr' : 'full';
     writer = await repository.begin(uuid, type, { clock, lease, signal });
     recorder.point = writer.point;
@@ -112,7 +133,7 @@ export async function runBackup(
       plan.strategy === 'image' && type === 'full'
         ? await transferImage(host, writer, plan, snapshot, jobs, metadata, recorder, options)
         : {
-            disks: await transferAll(host, repository, writer, jobs, plan, takenAt, recorder, options),
+            disks: await transferAll(host, repository, writer, jobs, { plan, takenAt, unfinished }, recorder, options),
             image: undefined,
           };
     recorder.stage('commit');
@@ -137,10 +158,14 @@ export async function runBackup(
       { digestDisks: plan.digestDisks, signal },
     );
     recorder.settle(); // the point exists, whatever comes
+    if (unfinished !== undefined) await forgetAtEnd(repository, uuid, recorder, options);
     await finish(host, repository, vm, plan, snapshot, manifest, recorder, options);
     return { point: { vmUuid: uuid, point: manifest.point }, manifest, report: recorder.report('success') };
   } catch (error) {
-    await undo(host, plan, writer, recorder, given);
+    if (!isWorthResuming(error)) left = undefined;
+    await undo(host, plan, writer, recorder, { ...given, left });
+    const isOver = unfinished !== undefined && left === undefined && taken?.signal.aborted === false;
+    if (isOver) await forgetAtEnd(repository, uuid, recorder, given);
     throw recorder.failure(error, stop);
   } finally {
     if (given.lease === undefined) await taken?.release();
@@ -162,6 +187,31 @@ export async function backupVm(
   if (waitMs === undefined || options.lease !== undefined) return runBackup(host, repository, plan, options);
   await using lease = await repository.acquireLease(plan.vm.uuid, { purpose: 'backup', waitMs, signal });
   return await runBackup(host, repository, await planBackup(host, repository, options), { ...options, lease });
+}
+
+/** A new snapshot, or that of the run which is gone on with, and what is recorded of that run. */
+async function getSnapshot(
+  host: Host,
+  repository: Repository,
+  vm: VmRecord,
+  plan: BackupPlan,
+  runner: Runner,
+  recorder: RunRecorder,
+  { selfUuid, hooks, clock = systemClock, signal }: RunBackupOptions,
+): Promise<{ readonly snapshot: Snapshot; readonly before?: UnfinishedRun }> {
+  const now = clock.now();
+  const { runId } = recorder;
+  const mark = { runId, runner, resume: resumeMark(repository, plan, now) };
+  if (plan.resume !== undefined) {
+    const by = { ...mark, vmUuid: vm.uuid, at: new Date(now).toISOString() };
+    const resumed = { ...plan, resume: plan.resume };
+    const { snapshot, unfinished } = await resumeSnapshot(host, repository, vm, resumed, by, recorder, { now, signal });
+    return { snapshot, before: unfinished };
+  }
+  const excludeVdis = plan.disks.filter(({ mode }) => mode === 'excluded').map(({ vdiUuid }) => vdiUuid);
+  const taking = { ...mark, now, excludeVdis, selfUuid, signal };
+  const ways = { quiesce: plan.quiesce, hooks, observer: recorder, clock };
+  return { snapshot: await makeSnapshot(host, vm, { ...taking, ...ways }) };
 }
 
 /** What the deltas of the plan build on, if that is still what it was planned to be: see `prepareDisks`. */
@@ -222,18 +272,26 @@ async function writeMetadata(
   return metadata;
 }
 
+interface Transfers {
+  readonly plan: BackupPlan;
+  readonly takenAt: Date;
+  /** Of a run that can be gone on with. */
+  readonly unfinished: UnfinishedRun | undefined;
+}
+
 /** Moves all disks, several at once within the host's limits; the first failure stops the others. */
 async function transferAll(
   host: Host,
   repository: Repository,
   writer: PointWriter,
   jobs: readonly DiskJob[],
-  plan: BackupPlan,
-  timestamp: Date,
+  { plan, takenAt: timestamp, unfinished }: Transfers,
   recorder: RunRecorder,
   { onProgress, signal, clock = systemClock }: RunBackupOptions,
 ): Promise<ReadonlyMap<string, ManifestDisk>> {
   const transferred = new Map<string, ManifestDisk>();
+  /** Layers that are whole, and become files of the point when all are: until then a later run can go on with them. */
+  const drafted: (() => Promise<void>)[] = [];
   const move = async (job: DiskJob, stop: AbortSignal) => {
     const startedAt = clock.now();
     const { vdiUuid: diskId, name: label, size } = job.plan;
@@ -241,7 +299,8 @@ async function transferAll(
     const totalBytes = job.delta && bytesToRead(job.delta, plan.mergeGap);
     onProgress?.({ kind: 'disk-started', run: 'backup', diskId, label, mode, size, totalBytes });
     const meter = recorder.meter();
-    const moving = transferDisk(host, writer, job, {
+    let resumed = 0;
+    const options: TransferOptions = {
       timestamp,
       mergeGap: plan.mergeGap,
       network: plan.network,
@@ -253,10 +312,30 @@ async function transferAll(
       meter,
       onMoved(movedBytes) {
         meter.bytes = movedBytes;
-        onProgress?.({ kind: 'bytes-moved', run: 'backup', diskId, movedBytes, totalBytes: totalBytes ?? size });
+        const all = { movedBytes: resumed + movedBytes, totalBytes: totalBytes ?? size };
+        onProgress?.({ kind: 'bytes-moved', run: 'backup', diskId, ...all });
       },
-    });
-    const layer: StoredLayer = await meter.untilDone(moving);
+    };
+    const draft = unfinished?.disks.find(({ vdiUuid }) => vdiUuid === diskId);
+    const moving: Promise<StoredLayer | DraftedLayer> =
+      draft === undefined || job.plan.format === 'raw'
+        ? transferDisk(host, writer, job, options)
+        : transferToDraft(host, repository.store, job, {
+            ...options,
+            vmUuid: plan.vm.uuid,
+            vhdUuid: draft.vhdUuid,
+            onResumed(movedBytes, offset) {
+              resumed = movedBytes;
+              const choice = `from byte ${offset} on`;
+              recorder.decide({
+                subject: diskId,
+                topic: 'resume',
+                choice,
+                reason: 'what lies before was moved before',
+              });
+            },
+          });
+    const layer = await meter.untilDone(moving);
     const { bytes: bytesMoved, time } = meter;
     onProgress?.({ kind: 'disk-finished', run: 'backup', diskId, movedBytes: bytesMoved });
     const durationMs = clock.now() - startedAt;
@@ -270,7 +349,10 @@ async function transferAll(
       durationMs,
       time,
     });
-    transferred.set(diskId, manifestDisk(job.plan, { job, layer, bytesMoved, recorder }));
+    const stored = (whole: StoredLayer) =>
+      transferred.set(diskId, manifestDisk(job.plan, { job, layer: whole, bytesMoved, recorder }));
+    if ('publish' in layer) drafted.push(async () => void stored(await layer.publish(writer, { signal, meter })));
+    else stored(layer);
   };
   const moveOne = async (job: DiskJob, stop: AbortSignal) => {
     try {
@@ -283,6 +365,7 @@ async function transferAll(
     }
   };
   await runAll(jobs, moveOne, { signal });
+  for (const publish of drafted) await publish();
   return transferred;
 }
 

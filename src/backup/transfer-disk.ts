@@ -236,7 +236,7 @@ async function* digested(
 }
 
 /** What hashes the blocks of a layer while they pass. */
-function digestBlocks(size: number) {
+export function digestBlocks(size: number) {
   const digests = new BlockDigests(size);
   return { digests, onBlock: (offset: number, data: Uint8Array) => digests.add(offset, data) };
 }
@@ -247,7 +247,7 @@ async function* rawBlocks(...args: Parameters<typeof wholeBlocks>): AsyncGenerat
 }
 
 /** A raw stream as blocks of 2 MiB, held to exactly `size` bytes. */
-async function* wholeBlocks(
+export async function* wholeBlocks(
   chunks: AsyncIterable<Uint8Array>,
   size: number,
   what: string,
@@ -275,7 +275,7 @@ export function countChunks(
   return meter.through(chunks, ({ byteLength }) => count(byteLength));
 }
 
-function countBlocks(
+export function countBlocks(
   blocks: BlockStream,
   onMoved: (bytes: number) => void,
   meter: TransferMeter,
@@ -292,7 +292,7 @@ function counter(onMoved: (bytes: number) => void): (bytes: number) => void {
   };
 }
 
-function countReads(disk: Disk, onMoved: (bytes: number) => void): Disk {
+export function countReads(disk: Disk, onMoved: (bytes: number) => void): Disk {
   let moved = 0;
   return {
     size: disk.size,
@@ -308,11 +308,11 @@ function countReads(disk: Disk, onMoved: (bytes: number) => void): Disk {
 }
 
 /** Where a layer's parent is: a sibling, even where that lies inside an archive until somebody takes it out. */
-function linkTo({ base }: DiskPlan, { vhdUuid, vhdTimestamp }: ManifestDisk): ParentLink {
+export function linkTo({ base }: DiskPlan, { vhdUuid, vhdTimestamp }: ManifestDisk): ParentLink {
   return { uuid: vhdUuid!, name: `${base!.point}.vhd`, timestamp: fromVhdTime(vhdTimestamp!) };
 }
 
-function assertSize(plan: DiskPlan, what: string, actual: number, expected: number): void {
+export function assertSize(plan: DiskPlan, what: string, actual: number, expected: number): void {
   if (actual === expected) return;
   const message = `${plan.name} (${plan.vdiUuid}): ${what} has ${actual} bytes, the snapshot ${expected}`;
   throw new BackupError('TRANSFER_FAILED', message, { facts: { vdiUuid: plan.vdiUuid, actual, expected } });

@@ -150,6 +150,8 @@ export interface RunReport {
   readonly warnings: readonly Warning[];
   /** What the run made or turned on, and what became of it. */
   readonly receipt: readonly ReceiptItem[];
+  /** ISO 8601, UTC: of a backup that was cut short and that a later one can go on with until then. */
+  readonly resumableUntil?: string | undefined;
   /** Why it did not succeed. */
   readonly error?:
     | {

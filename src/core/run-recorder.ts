@@ -35,6 +35,7 @@ export class RunRecorder {
   readonly disks: DiskReport[] = [];
   readonly hooks: HookReport[] = [];
   point: string | undefined;
+  resumableUntil: string | undefined;
   readonly #options: RunRecorderOptions;
   readonly #stopwatch: Stopwatch;
   readonly #startedAt: number;
@@ -109,6 +110,7 @@ export class RunRecorder {
       decisions: this.decisions,
       warnings: this.warnings,
       receipt: this.receipt,
+      resumableUntil: this.resumableUntil,
       error: error && { code: error.code, message: error.message },
     };
   }

@@ -36,6 +36,12 @@ export interface CleanUpOptions extends CallOptions {
 export interface FindLeftoversOptions extends CleanUpOptions {
   /** Only what belongs to this VM, by uuid. @defaultValue the whole pool */
   readonly vmUuid?: string | undefined;
+  /**
+   * Runs of this repository that could be gone on with, but for the one that has this snapshot, will not be: what they left is
+   * listed, too.
+   * @internal
+   */
+  readonly givenUp?: { readonly repositoryId: string; readonly exceptSnapshot: string | undefined } | undefined;
 }
 
 /** What became of one leftover. */
@@ -51,7 +57,8 @@ export interface CleanUpResult {
 /**
  * Finds what runs of this library that were killed left on the host. Nothing is changed. An object counts only if its
  * mark names its own uuid (and a VM only if it is a snapshot), or if a VM's intent, the snapshot's name and its
- * `snapshot_of` agree. Snapshots kept for the next incremental, and those of runs that may be alive, are not listed.
+ * `snapshot_of` agree. Snapshots kept for the next incremental, those of runs that may be alive, and those of runs that
+ * can be gone on with (`resumable`) are not listed.
  */
 export async function findLeftovers(host: Host, options: FindLeftoversOptions = {}): Promise<Leftover[]> {
   const { vmUuid, clock = systemClock, signal } = options;
@@ -61,7 +68,7 @@ export async function findLeftovers(host: Host, options: FindLeftoversOptions = 
   const snapshots = vms.filter((vm) => vm.is_a_snapshot);
   const leftovers: Leftover[] = [];
   for (const snapshot of snapshots) {
-    const mark = abandonedMark(snapshot, vmUuid, now);
+    const mark = abandonedMark(snapshot, options, now);
     if (mark !== undefined) leftovers.push(describe('snapshot', snapshot, mark, 'its mark names its own uuid'));
   }
   for (const vm of vms) {
@@ -81,7 +88,7 @@ export async function findLeftovers(host: Host, options: FindLeftoversOptions = 
   signal?.throwIfAborted();
   const attached = new Set(vms.flatMap((vm) => vm.VBDs));
   for (const vdi of await host.listRecords('VDI')) {
-    const mark = abandonedMark(vdi, vmUuid, now);
+    const mark = abandonedMark(vdi, options, now);
     if (mark === undefined || vdi.VBDs.some((vbd) => attached.has(vbd))) continue;
     leftovers.push(describe('disk', vdi, mark, 'its mark names its own uuid, and no VM has it'));
   }
@@ -152,11 +159,19 @@ function isLeft(leftover: Leftover, why: string): BackupError {
   return new BackupError('CLEAN_UP_INCOMPLETE', message, { facts: { ...leftover } });
 }
 
-/** The mark of an object that a run was working with that lives no more. */
-function abandonedMark(record: VmRecord | VdiRecord, vmUuid: string | undefined, now: number): OwnerMark | undefined {
+/** The mark of an object that a run was working with that lives no more, and that nobody will go on with. */
+function abandonedMark(
+  record: VmRecord | VdiRecord,
+  { vmUuid, givenUp }: FindLeftoversOptions,
+  now: number,
+): OwnerMark | undefined {
   const mark = readOwnerMark(record);
   if (mark?.state !== 'working' || mayBeAlive(mark, now)) return undefined;
-  return vmUuid === undefined || mark.vmUuid === vmUuid ? mark : undefined;
+  if (vmUuid !== undefined && mark.vmUuid !== vmUuid) return undefined;
+  const { resume } = mark;
+  if (resume === undefined || Date.parse(resume.until) <= now) return mark;
+  const isGivenUp = resume.repositoryId === givenUp?.repositoryId && record.uuid !== givenUp.exceptSnapshot;
+  return isGivenUp ? mark : undefined;
 }
 
 function describe(

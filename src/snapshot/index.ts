@@ -34,6 +34,7 @@ export {
   type OwnerMark,
   RESTORED_FROM_KEY,
   type RestoredFromMark,
+  type ResumeMark,
   type Runner,
   readOwnerMark,
   readRestoredFrom,
@@ -46,6 +47,7 @@ export {
 export { type PurgeResult, purgeSnapshotData } from './purge-snapshot.ts';
 export type { QuiesceMode, SnapshotConsistency, SnapshotObserver } from './quiesce.ts';
 export { assertCanSnapshot } from './refusals.ts';
+export { adoptSnapshot, findLeftSnapshot, type LeftSnapshot } from './reopen-snapshot.ts';
 export {
   keepSnapshot,
   makeSnapshot,

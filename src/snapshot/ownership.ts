@@ -61,6 +61,16 @@ export interface OwnerMark {
   readonly state: 'working' | 'kept';
   /** Of a kept snapshot. */
   readonly keptFor?: KeptFor | undefined;
+  /** Of a run that a later one may go on with: its end, even a violent one, does not make this a leftover. */
+  readonly resume?: ResumeMark | undefined;
+}
+
+/** Until when, and for whom, the objects of a run that was cut short stay. */
+export interface ResumeMark {
+  /** The repository that has what the run had moved. */
+  readonly repositoryId: string;
+  /** ISO 8601, UTC. */
+  readonly until: string;
 }
 
 /** Who needs a kept snapshot. */
@@ -108,7 +118,7 @@ type Marked = { readonly uuid: string; readonly other_config: Readonly<Record<st
  */
 export function readOwnerMark(record: Marked): OwnerMark | undefined {
   const mark = parseMark<OwnerMark>(record, record.other_config[OWNER_KEY], ['vmUuid', 'runId', 'at', 'state']);
-  return mark !== undefined && isRunner(mark.runner) ? mark : undefined;
+  return mark !== undefined && isRunner(mark.runner) && isResume(mark.resume) ? mark : undefined;
 }
 
 /** The intents on a VM that are its own: one of each run that was about to take its snapshot. */
@@ -250,6 +260,12 @@ function parseMark<T extends { readonly uuid: string }>(
 function isRunner(value: unknown): value is Runner {
   const runner = value as Partial<Runner> | null;
   return [runner?.pid, runner?.thread].every(Number.isSafeInteger) && typeof runner?.hostname === 'string';
+}
+
+function isResume(value: unknown): value is ResumeMark | undefined {
+  if (value === undefined) return true;
+  const resume = value as Partial<ResumeMark> | null;
+  return typeof resume?.repositoryId === 'string' && !Number.isNaN(Date.parse(String(resume.until)));
 }
 
 /** The mark's text as an object; a text that somebody else wrote there is no mark of ours. */

@@ -10,6 +10,7 @@ import {
   type KeptFor,
   OWNER_KEY,
   type OwnerMark,
+  type ResumeMark,
   type Runner,
   removeMark,
   workingName,
@@ -43,6 +44,11 @@ export interface TakeSnapshotOptions extends CallOptions {
   readonly hooks?: SnapshotHooks | undefined;
   /** Is told of fallbacks, hooks and warnings: a `RunRecorder` is one. */
   readonly observer?: SnapshotObserver | undefined;
+  /**
+   * Should the run be cut short, a later one may go on with this snapshot: until then it is no leftover.
+   * @internal
+   */
+  readonly resume?: ResumeMark | undefined;
   /** Milliseconds since 1970. */
   readonly now: number;
   /** For tests. @defaultValue the machine's clock */
@@ -106,7 +112,7 @@ export async function makeSnapshot(host: Host, vm: VmRecord, options: TakeSnapsh
   const key = intentKey(runId);
   const intent: Intent = { uuid: vm.uuid, runId, runner, at };
   await writeMark(host, 'VM', vm.ref, key, intent);
-  const by = { vmUuid: vm.uuid, runId, runner, at };
+  const by = { vmUuid: vm.uuid, runId, runner, at, resume: options.resume };
   let takenAt = clock.now();
   const takePlain = () => {
     takenAt = clock.now();

@@ -51,5 +51,13 @@ export {
   type RetentionVerdict,
 } from './retention.ts';
 export type { AbandonedOptions, Listing, StagedFile, StageOptions, Store, WriteOptions, Written } from './store.ts';
+export {
+  readUnfinished,
+  removeUnfinished,
+  stageDraft,
+  type UnfinishedDisk,
+  type UnfinishedRun,
+  writeUnfinished,
+} from './unfinished.ts';
 export type { Damage, DamagedPart, PointReport, VerifyOptions, VerifyReport } from './verify-report.ts';
 export { parseVmMetadata, type StoredRecord, VM_METADATA_FORMAT, type VmMetadata } from './vm-metadata.ts';

@@ -13,6 +13,7 @@ import { removePoint } from './remove-point.ts';
 import type { Repository } from './repository.ts';
 import { checkSeal, encodeSealed, parseJson } from './sealed-json.ts';
 import type { Store } from './store.ts';
+import { readUnfinished } from './unfinished.ts';
 import { verifyPoints } from './verify.ts';
 
 const log = createLog('repository');
@@ -68,6 +69,7 @@ export async function openRepository(store: Store, options: OpenRepositoryOption
     readMetadata: (point, callOptions) => readPointMetadata(store, point, callOptions),
     acquireLease: (vmUuid, leaseOptions) => acquireLease(store, vmUuid, clock, leaseOptions),
     inspectLease: (vmUuid, callOptions) => inspectLease(store, vmUuid, clock, callOptions),
+    inspectUnfinished: (vmUuid, callOptions) => readUnfinished(store, vmUuid, callOptions),
     remove: (point, removeOptions) => removePoint(store, point, clock, removeOptions),
     async begin(vmUuid, type, beginOptions = {}) {
       cleared ??= clearAbandoned(store);

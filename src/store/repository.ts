@@ -6,6 +6,7 @@ import type { PointWriter } from './point-writer.ts';
 import type { PlanPruneOptions, PruneOptions, PrunePlan, PruneReport } from './prune.ts';
 import type { RetentionPolicy } from './retention.ts';
 import type { Store } from './store.ts';
+import type { UnfinishedRun } from './unfinished.ts';
 import type { VerifyOptions, VerifyReport } from './verify-report.ts';
 
 /** A restore point, as far as its name tells. */
@@ -114,6 +115,10 @@ export interface Repository {
   acquireLease(vmUuid: string, options?: AcquireLeaseOptions): Promise<Lease>;
   /** Who writes the points of a VM; `undefined` where nobody does. */
   inspectLease(vmUuid: string, options?: CallOptions): Promise<LeaseInfo | undefined>;
+  /**
+   * The backup of a VM that was cut short and that the next one can go on with (`resumable`); `undefined` where there is none.
+   */
+  inspectUnfinished(vmUuid: string, options?: CallOptions): Promise<UnfinishedRun | undefined>;
   /**
    * Begins a new point. It exists when `commit` has resolved; before that, `abort` removes all that was written.
    *

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { Clock } from '../core/index.ts';
 import type { FileSystem } from './durable-folder.ts';
 import { processExists, thisMachine } from './living-process.ts';
+import { KEPT_FOR_MS } from './store.ts';
 import { systemCode } from './store-error.ts';
 
 /** Names in use by this process: it may have the same pid as a process that died, in a container for example. */
@@ -29,7 +30,7 @@ export function claimFileName(name: string): string {
   return `claim-${createHash('sha256').update(name).digest('hex')}`;
 }
 
-/** What was staged under a key, to be found again: its age alone tells whether anybody still wants it. */
+/** What was staged under a key, to be found again by another process: its age alone tells whether anybody still wants it. */
 export function keptFileName(key: string): string {
   return `kept-${key}`;
 }
@@ -46,7 +47,8 @@ export async function removeAbandonedFiles(fs: FileSystem, folder: string, befor
     if (!isOurs(name) || isAlive(name)) continue;
     const path = join(folder, name);
     const stat = await fs.lstat(path).catch(ignoreMissing);
-    if (stat === undefined || !stat.isFile() || stat.mtimeMs >= before) continue;
+    if (stat === undefined || !stat.isFile() || stat.mtimeMs >= (KEPT.test(name) ? before - KEPT_FOR_MS : before))
+      continue;
     await fs.rm(path, { force: true });
     removed.push(name);
   }

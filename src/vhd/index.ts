@@ -33,7 +33,7 @@ export {
   type VhdCheckReport,
   type VhdSummary,
 } from './vhd-check.ts';
-export { openVhdDraft, type VhdDraft, type VhdDraftOptions } from './vhd-draft.ts';
+export { openVhdDraft, type VhdDraft, type VhdDraftOptions, type WriteDraftOptions } from './vhd-draft.ts';
 export type { ParentLink, VhdParent } from './vhd-link.ts';
 export { type MergeVhdOptions, mergeVhdChain } from './vhd-merge.ts';
 export { overlayVhds } from './vhd-overlay.ts';

@@ -29,6 +29,12 @@ export interface VhdDraftOptions extends VhdIdentity, Pick<VhdBlocksOptions, 'on
   readonly timestamp: Date;
 }
 
+/** How {@link VhdDraft.write} works. */
+export interface WriteDraftOptions extends Pick<VhdBlocksOptions, 'readAhead' | 'signal'> {
+  /** A seam between the source's blocks and the file: what it is given passes through it, for whoever measures. */
+  readonly through?: (<T>(blocks: AsyncIterable<T>) => AsyncIterable<T>) | undefined;
+}
+
 /** A VHD in the making that a later process can go on with. */
 export interface VhdDraft extends AsyncDisposable {
   /** How far the disk is dealt with, in bytes: what lies before is in the file, or need not be. */
@@ -37,7 +43,7 @@ export interface VhdDraft extends AsyncDisposable {
    * Adds a disk, or a stream of its blocks, from `offset` on; what a stream brings of what lies before is left out. May be
    * repeated after a failure, from the new `offset`. When it resolves the disk is dealt with.
    */
-  write(from: Disk | SizedBlocks, options?: Pick<VhdBlocksOptions, 'readAhead' | 'signal'>): Promise<void>;
+  write(from: Disk | SizedBlocks, options?: WriteDraftOptions): Promise<void>;
   /** Makes the file a whole VHD, durably. */
   finish(): Promise<WrittenVhd>;
   /** Closes both files, and leaves them where they are. */

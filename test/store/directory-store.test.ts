@@ -313,11 +313,13 @@ describe('what killed writers left', () => {
     const samePid = `${machine}-${process.pid}-5-0123456789ab`;
     const claim = `claim-${'0'.repeat(64)}`;
     for (const name of [old, alive, elsewhere, samePid, claim, 'not-ours']) await leave(name, 2 * DAY);
+    await leave('kept-old', 8.5 * DAY);
+    await leave('kept-young', 7.5 * DAY);
     await leave(young, DAY / 2);
     const store = await directoryStore(folder);
-    expect(await store.removeAbandoned()).toEqual([elsewhere, old, samePid, claim].sort());
-    expect((await leftovers(folder)).sort()).toEqual([alive, young, 'not-ours'].sort());
-    expect(await store.removeAbandoned({ olderThanMs: 0 })).toEqual([young]);
+    expect(await store.removeAbandoned()).toEqual([elsewhere, old, samePid, claim, 'kept-old'].sort());
+    expect((await leftovers(folder)).sort()).toEqual([alive, young, 'kept-young', 'not-ours'].sort());
+    expect(await store.removeAbandoned({ olderThanMs: 0 })).toEqual(['kept-young', young].sort());
   });
 
   test('never a file that this process still writes, however old', async () => {

@@ -11,11 +11,12 @@ interface Orders {
   readonly vm: string;
   readonly folder: string;
   readonly strategy: 'image' | 'changed-blocks';
+  readonly resumable?: boolean;
   /** The stage at whose start the process kills itself, as power loss would: nothing is cleaned up. */
   readonly killAt: string;
 }
 
-const { url, username, password, certificate, vm, folder, strategy, killAt } = JSON.parse(
+const { url, username, password, certificate, vm, folder, strategy, resumable, killAt } = JSON.parse(
   process.argv[2] ?? '',
 ) as Orders;
 const host = await connectHost({ url, username, password, tls: { certificate } });
@@ -23,6 +24,7 @@ const repository = await openRepository(await directoryStore(folder));
 await backupVm(host, repository, {
   vm,
   strategy,
+  resumable,
   onProgress(event) {
     const reached = event.kind === 'stage' ? event.stage === killAt : event.kind === killAt;
     if (reached) process.kill(process.pid, 'SIGKILL');

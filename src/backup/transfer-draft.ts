@@ -1,0 +1,153 @@
+import { createHash } from 'node:crypto';
+import { restrictToChanges } from '../cbt/index.ts';
+import { BackupError, type CallOptions, type TransferMeter } from '../core/index.ts';
+import type { Disk } from '../disk/index.ts';
+import type { Host } from '../host/index.ts';
+import { type PointWriter, type Store, stageDraft } from '../store/index.ts';
+import { openVhdDraft, readVhdStream, type VhdDraft } from '../vhd/index.ts';
+import {
+  assertSize,
+  countBlocks,
+  countReads,
+  type DiskDelta,
+  type DiskJob,
+  digestBlocks,
+  linkTo,
+  type StoredLayer,
+  type TransferOptions,
+  wholeBlocks,
+} from './transfer-disk.ts';
+import { compareUnchanged } from './truth-check.ts';
+
+export interface TransferToDraftOptions extends TransferOptions {
+  readonly vmUuid: string;
+  /** That the layer has, in whatever process it becomes whole. */
+  readonly vhdUuid: string;
+  /** An earlier run has moved so many bytes: the disk is dealt with up to `offset`. */
+  readonly onResumed: (movedBytes: number, offset: number) => void;
+}
+
+/** A layer that is whole, and no file of the point yet. */
+export interface DraftedLayer {
+  /** How it came; of a layer in parts, the last one. */
+  readonly transport: StoredLayer['transport'];
+  /** Makes it one; the bytes are hashed on the way. */
+  publish(
+    writer: PointWriter,
+    options: CallOptions & { readonly meter: Pick<TransferMeter, 'onHashed'> },
+  ): Promise<StoredLayer>;
+}
+
+/**
+ * Moves one disk of the snapshot into a draft, which outlives the run: as a delta over NBD, or as a full by the host's export.
+ * What a draft of an earlier run has is not moved again; the rest of a full then comes over NBD, or, where no host offers
+ * that, out of an export that begins anew.
+ */
+export async function transferToDraft(
+  host: Host,
+  store: Store,
+  job: DiskJob,
+  options: TransferToDraftOptions,
+): Promise<DraftedLayer> {
+  const { plan, snapshot, delta } = job;
+  const { vmUuid, vhdUuid: uuid, timestamp, signal, onResumed } = options;
+  const { layer, journal } = await stageDraft(store, vmUuid, plan.vdiUuid, { signal });
+  const { digests, onBlock } = digestBlocks(snapshot.size);
+  const parent = delta && linkTo(plan, delta.parent);
+  const identity = { size: snapshot.size, source: sourceOf(job), uuid, timestamp, parent };
+  await using draft = await openVhdDraft(layer.path, journal.path, { ...identity, onBlock, signal });
+  const { offset } = draft;
+  if (offset > 0) onResumed(await bytesBefore(offset, delta, options.mergeGap), offset);
+  const transport = offset < snapshot.size ? await fill(host, draft, job, options) : wholeTransport(job);
+  const { footer } = await draft.finish();
+  return {
+    transport,
+    async publish(writer, { signal: stop, meter }) {
+      const name = writer.layerName(plan.vdiUuid, 'vhd');
+      const file = await writer.publishStaged('disk', layer, name, { signal: stop, onHashed: meter.onHashed });
+      await writer.writeDigests(plan.vdiUuid, digests, { signal: stop });
+      await journal.discard();
+      const digest = delta === undefined ? await digests.root() : undefined;
+      return { file, identity: { vhdUuid: uuid, vhdTimestamp: footer.timestamp }, digest, transport };
+    },
+  };
+}
+
+/** Moves what the draft has not. */
+async function fill(
+  host: Host,
+  draft: VhdDraft,
+  { plan, snapshot, delta }: DiskJob,
+  options: TransferToDraftOptions,
+): Promise<StoredLayer['transport']> {
+  const { mergeGap, network, sampleUnchanged, openBase, onTruth, signal, onMoved, meter } = options;
+  const { snapshotVdiRef: ref, size } = snapshot;
+  if (delta === undefined && draft.offset === 0) return fillFromExport(host, draft, { plan, snapshot }, options);
+  let opened: Disk;
+  try {
+    opened = await host.openNbd(ref, { network, signal });
+  } catch (error) {
+    const isMissing = error instanceof BackupError && error.code === 'NBD_UNAVAILABLE';
+    if (delta !== undefined || !isMissing) throw error;
+    return fillFromExport(host, draft, { plan, snapshot }, options);
+  }
+  await using nbd = opened;
+  assertSize(plan, 'the NBD export', nbd.size, size);
+  const counted = countReads(nbd, onMoved);
+  const through = <T>(blocks: AsyncIterable<T>) => meter.through(blocks);
+  if (delta?.changed === undefined) {
+    await draft.write(counted, { through, signal });
+    return 'nbd';
+  }
+  if (sampleUnchanged > 0) {
+    await using base = await openBase(plan.base!, plan.vdiUuid);
+    onTruth(plan.vdiUuid, await compareUnchanged(counted, base, delta.changed, sampleUnchanged, { signal }));
+  }
+  await draft.write(restrictToChanges(counted, delta.changed, { mergeGap }), { through, signal });
+  return 'nbd';
+}
+
+async function fillFromExport(
+  host: Host,
+  draft: VhdDraft,
+  { plan, snapshot }: DiskJob,
+  { signal, onMoved, meter }: TransferToDraftOptions,
+): Promise<StoredLayer['transport']> {
+  const { snapshotVdiRef: ref, size } = snapshot;
+  if (plan.transport === 'vhd') {
+    let length: number | undefined;
+    await using transfer = await host.exportDisk(ref, { format: 'vhd', wholeLength: () => length, signal });
+    const exported = await readVhdStream(transfer.chunks, { exact: true, signal });
+    length = exported.length;
+    assertSize(plan, 'the VHD export', exported.size, size);
+    await draft.write({ size, blocks: countBlocks(exported.blocks, onMoved, meter) }, { signal });
+    return 'vhd';
+  }
+  await using transfer = await host.exportDisk(ref, { format: 'raw', signal });
+  const blocks = wholeBlocks(transfer.chunks, size, `raw export of ${plan.vdiUuid}`, { signal, onMoved });
+  await draft.write({ size, blocks: meter.through(blocks) }, { signal });
+  return 'raw';
+}
+
+/** How a layer came that an earlier run has moved whole. */
+function wholeTransport({ plan, delta }: DiskJob): StoredLayer['transport'] {
+  if (delta !== undefined) return 'nbd';
+  return plan.transport === 'vhd' ? 'vhd' : 'raw';
+}
+
+/** What a draft is of: the snapshot's disk, and of a delta what the host said has changed. */
+function sourceOf({ snapshot: { snapshotVdiUuid }, delta }: DiskJob): string {
+  if (delta?.changed === undefined) return snapshotVdiUuid;
+  const changes = createHash('sha256').update(delta.changed.toBase64()).digest('hex');
+  return `${snapshotVdiUuid} since ${delta.parent.snapshotVdiUuid}, ${changes}`;
+}
+
+/** Bytes that lie before `offset` and had to be moved. */
+async function bytesBefore(offset: number, delta: DiskDelta | undefined, mergeGap: number): Promise<number> {
+  if (delta?.changed === undefined) return offset;
+  let bytes = 0;
+  for (const extent of delta.changed.extents({ mergeGap })) {
+    bytes += Math.max(0, Math.min(extent.offset + extent.length, offset) - extent.offset);
+  }
+  return bytes;
+}
