@@ -1,5 +1,5 @@
 /** Runs one benchmark by its name: `npm run bench -- vhd [options]`. What it measures and takes is said at its head. */
-const NAMES = ['export', 'nbd', 'vhd', 'xva'];
+const NAMES = ['export', 'nbd', 'repository', 'vhd', 'whole', 'xva'];
 const [name = ''] = process.argv.splice(2, 1);
 if (NAMES.includes(name)) await import(`./${name}.ts`);
 else {
