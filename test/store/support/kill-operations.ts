@@ -62,6 +62,15 @@ export const operations: Readonly<Record<string, Operation>> = {
     steps: 60,
     run: (repository, _, tell) => addPoints(repository, ['incr', 'full'], tell),
   },
+  'a first full where there are no hard links': {
+    before: [],
+    stays: [],
+    adds: 1,
+    linkless: true,
+    does: [...WRITES, 'mkdir', 'rename'],
+    steps: 55,
+    run: (repository, _, tell) => addPoints(repository, ['full'], tell),
+  },
   'an image and an increment on it': {
     before: ['image'],
     stays: [0],
