@@ -1,11 +1,10 @@
-import { randomBytes } from 'node:crypto';
 import { cp, mkdir, readdir, rm, utimes } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { build } from 'esbuild';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { readBytes } from '../../src/bytes/index.ts';
 import type { Repository } from '../../src/store/index.ts';
-import { randomFrom } from '../support/random.ts';
+import { randomFrom, testSeed } from '../support/random.ts';
 import { type ChildEnd, runChild } from '../support/run-child.ts';
 import { makeTempDir, type TempDir } from '../support/temp-dir.ts';
 import { diskAt, makePoints, type Operation, openFor, operations } from './support/kill-operations.ts';
@@ -15,9 +14,7 @@ import { idOf, VDI, VM } from './support/points.ts';
 const AT_ONCE = 2;
 /** How many times of each operation the process that goes on is killed, too. */
 const KILLED_TWICE = 6;
-// In CI always the same, so that a change is not blamed for what it did not do; elsewhere each run looks at others.
-const fallback = process.env['CI'] === 'true' ? 4711 : randomBytes(4).readUInt32BE();
-const seed = Number(process.env['TEST_SEED'] ?? fallback);
+const seed = testSeed();
 
 let bundleDir: TempDir;
 let bundle: string;

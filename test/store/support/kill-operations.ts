@@ -1,6 +1,6 @@
 import * as nodeFs from 'node:fs/promises';
 import { type Clock, systemClock } from '../../../src/core/index.ts';
-import { BlockDigests, type Disk, memoryDisk, overlay, rangeOf, readBlocks } from '../../../src/disk/index.ts';
+import { BlockDigests, type Disk, memoryDisk, overlay, readBlocks } from '../../../src/disk/index.ts';
 import {
   copyPoint,
   directoryStore,
@@ -14,6 +14,7 @@ import { vhdStream, writeVhd } from '../../../src/vhd/index.ts';
 import { type OvaMetadata, xvaDisks, xvaStream } from '../../../src/xva/index.ts';
 import { manualClock } from '../../support/manual-clock.ts';
 import { patterned } from '../../support/patterned.ts';
+import { patch } from './chains.ts';
 import { contentOf, diskOf, MIB, VDI, VM } from './points.ts';
 
 /** Of the one disk there is: three blocks of a VHD. */
@@ -165,25 +166,8 @@ function contentAt(generation: number): Uint8Array {
 
 /** A disk that holds nothing of its own but the changes from one generation to another. */
 function changesOf(from: number, to: number): Disk {
-  const pieces = Array.from({ length: to - from }, (_, n) => patch(changeAt(from + 1 + n)));
-  return overlay([patch({ at: 0, bytes: new Uint8Array(0) }), ...pieces]);
-}
-
-function patch({ at, bytes }: { readonly at: number; readonly bytes: Uint8Array }): Disk {
-  const whole = new Uint8Array(SIZE);
-  whole.set(bytes, at);
-  return {
-    ...memoryDisk(whole),
-    async *extents(options = {}) {
-      const { offset, end } = rangeOf('patch', SIZE, options);
-      const inside = (from: number) => from >= at && from < at + bytes.byteLength;
-      const cuts = [offset, at, at + bytes.byteLength, end].filter((cut) => cut >= offset && cut <= end);
-      for (const [i, from] of cuts.slice(0, -1).entries()) {
-        const length = cuts[i + 1]! - from;
-        if (length > 0) yield { offset: from, length, kind: inside(from) ? ('data' as const) : ('absent' as const) };
-      }
-    },
-  };
+  const changes = Array.from({ length: to - from }, (_, n) => changeAt(from + 1 + n));
+  return overlay([{ at: 0, bytes: new Uint8Array(0) }, ...changes].map(({ at, bytes }) => patch(at, bytes, SIZE)));
 }
 
 async function addPoint(repository: Repository, kind: Kind, clock: Clock): Promise<Manifest> {
