@@ -46,8 +46,8 @@ export interface DirectoryStoreOptions {
  * the folder are not followed: a listing that meets one says that it is not complete. `remove` leaves empty folders.
  *
  * An object is written to a temporary file in `.tmp/`, hashed on the way, made durable, then published by a hard link,
- * or by a rename under a claim where there are no hard links. What a killed process leaves in `.tmp/` has no name in the
- * store; `removeAbandoned` clears it.
+ * or by a rename under a claim where there are no hard links; the claim of a process that was killed is void after a minute.
+ * What it leaves in `.tmp/` has no name in the store; `removeAbandoned` clears it.
  *
  * @throws BackupError `STORE_IO` where `path` is something else than a folder.
  */

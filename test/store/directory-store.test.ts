@@ -322,6 +322,36 @@ describe('what killed writers left', () => {
     expect(await store.removeAbandoned({ olderThanMs: 0 })).toEqual(['kept-young', young].sort());
   });
 
+  describe('without hard links, a claim on a name', () => {
+    const claim = `claim-${createHash('sha256').update('a/object').digest('hex')}`;
+
+    test('keeps others away while its maker may live', async () => {
+      await leave(claim, 50_000);
+      const store = await directoryStore(folder, { fs: withoutLinks });
+      await expect(store.write('a/object', bytesOf('x'))).rejects.toMatchObject({ code: 'STORE_EXISTS' });
+      expect(await leftovers(folder)).toEqual([claim]);
+    });
+
+    test('does not when it is a minute old, and one of several gives the name', async () => {
+      await leave(claim, 70_000);
+      const store = await directoryStore(folder, { fs: withoutLinks });
+      const writes = await Promise.allSettled(['one', 'two'].map((text) => store.write('a/object', bytesOf(text))));
+      expect(writes.filter(({ status }) => status === 'fulfilled')).toHaveLength(1);
+      expect(await leftovers(folder)).toEqual([]);
+    });
+
+    test('that was made anew in the meantime is its maker alone', async () => {
+      await leave(claim, 70_000);
+      const rename: FileSystem['rename'] = async (from, to) => {
+        if (String(from).endsWith(claim)) await leave(claim, 0); // another one took it between our look and this
+        await nodeFs.rename(from, to);
+      };
+      const store = await directoryStore(folder, { fs: { ...withoutLinks, rename } });
+      await expect(store.write('a/object', bytesOf('x'))).rejects.toMatchObject({ code: 'STORE_EXISTS' });
+      expect((await store.list('')).names).toEqual([]);
+    });
+  });
+
   test('never a file that this process still writes, however old', async () => {
     const store: Store = await directoryStore(folder, {
       clock: { now: () => Date.now() + 10 * DAY, sleep: async () => {} },
