@@ -55,6 +55,7 @@ export async function acquireLease(
   const token = randomUUID();
   const holder = { hostname: hostname(), pid: process.pid, thread: threadId };
   const until = clock.now() + waitMs;
+  let refused: number | undefined;
   for (;;) {
     const newest = await findNewest(store, vmUuid, { signal });
     const file = newest && (await readLease(store, newest.name, { signal }));
@@ -70,8 +71,12 @@ export async function acquireLease(
     if (newest !== undefined) await store.settle?.(vmFolder(vmUuid), { signal });
     const now = clock.now();
     const next: LeaseFile = { format: 1, token, purpose, holder, acquiredAt: isoTime(now), expiresAt: expiry(now) };
-    const lease = new StoredLease(store, vmUuid, (newest?.generation ?? 0) + 1, next, clock);
+    const generation = (newest?.generation ?? 0) + 1;
+    // Refused, and nobody has it: without hard links one who died may have claimed the name, for a minute.
+    if (generation === refused) await clock.sleep(LOOK_MS, { signal });
+    const lease = new StoredLease(store, vmUuid, generation, next, clock);
     if (await lease.take({ signal })) return lease;
+    refused = generation;
   }
 }
 
