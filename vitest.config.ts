@@ -11,5 +11,11 @@ export default defineConfig({
     exclude: ['test/**/*.long.test.ts'],
     maxWorkers: 2, // tests wait for sockets and other programs more than they calculate
     testTimeout: 60_000,
+    // With `--coverage`. What only other processes run (children, bundles) is not counted.
+    coverage: {
+      include: ['src/**/*.ts'],
+      reporter: ['text-summary', 'json-summary', 'json'],
+      thresholds: { lines: 92, branches: 85 },
+    },
   },
 });

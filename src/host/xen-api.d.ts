@@ -33,6 +33,15 @@ declare module 'xen-api' {
   }
 }
 
+/** What a caller who has a client of its own calls: not we. */
+declare module 'xen-api' {
+  export function createClient(options: {
+    readonly url: string;
+    readonly auth: { readonly user: string; readonly password: string };
+    readonly allowUnauthorized?: boolean;
+  }): Xapi;
+}
+
 declare module 'xen-api/_getTaskResult.mjs' {
   /** `undefined` while the task runs. */
   // biome-ignore lint/style/noDefaultExport: it is theirs

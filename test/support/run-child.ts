@@ -17,7 +17,7 @@ export async function bundleChild(name: string, dir: string): Promise<string> {
 }
 
 /** Bundles a program that imports `xen-backup-sdk` as a user does, against the sources of this project. */
-export async function bundleProgram(path: string, outfile: string): Promise<void> {
+export async function bundleProgram(path: string, outfile: string, plugins: readonly Plugin[] = []): Promise<void> {
   await build({
     entryPoints: [path],
     outfile,
@@ -26,7 +26,7 @@ export async function bundleProgram(path: string, outfile: string): Promise<void
     format: 'esm',
     target: 'node22',
     banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },
-    plugins: [bundleXenApi(), ownName],
+    plugins: [...plugins, bundleXenApi(), ownName],
     logLevel: 'error',
   });
 }

@@ -1,0 +1,50 @@
+// Converts a disk between raw, VHD and XVA, by the ends of the names; zeros take no room.
+//
+//   node examples/convert.ts <source> <target> [--device 1] [--like <archive>]
+//
+// --device: which disk of a source that is an archive (0). --like: a target that is an archive needs a VM around the disk: it is
+// taken from this one, and its disk of that device is replaced; its other disks come along.
+import { createWriteStream } from 'node:fs';
+import { pipeline } from 'node:stream/promises';
+import { parseArgs } from 'node:util';
+import { type Disk, type OvaMetadata, openXva, writeRaw, writeVhd, xvaDisks, xvaStream } from 'xen-backup-sdk';
+import { openImage } from './open-image.ts';
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { device: { type: 'string', default: '0' }, like: { type: 'string' } },
+});
+const [source = '', target = ''] = positionals;
+
+/** The same VM, its disk of another size. */
+function resized(metadata: OvaMetadata, id: string, size: number): OvaMetadata {
+  const objects = metadata.objects.map((object) =>
+    object.id === id ? { ...object, snapshot: { ...object.snapshot, virtual_size: String(size) } } : object,
+  );
+  return { ...metadata, objects };
+}
+
+async function writeArchive(disk: Disk): Promise<void> {
+  if (values.like === undefined) throw new Error('an archive needs a VM: --like <archive>');
+  const like = await openXva(values.like);
+  try {
+    const replaced = xvaDisks(like.metadata).find(({ device }) => device === values.device);
+    if (replaced === undefined) throw new Error(`${values.like} has no disk ${values.device}`);
+    const metadata = resized(like.metadata, replaced.id, disk.size);
+    const disks = like.disks.map((one) => ({ id: one.id, disk: one.id === replaced.id ? disk : one }));
+    const { chunks } = await xvaStream({ metadata, disks });
+    await pipeline(chunks, createWriteStream(target, { flags: 'wx' }));
+  } finally {
+    await like.close();
+  }
+}
+
+const disk = await openImage(source, values.device);
+try {
+  if (target.endsWith('.vhd')) await writeVhd(disk, target);
+  else if (target.endsWith('.xva')) await writeArchive(disk);
+  else await writeRaw(disk, target);
+  console.log(`${target}: a disk of ${disk.size} bytes`);
+} finally {
+  await disk.close();
+}
