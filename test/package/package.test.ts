@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
-import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
-import { join, posix } from 'node:path';
+import { copyFile, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { dirname, join, posix } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { beforeAll, describe, expect, test } from 'vitest';
@@ -57,6 +57,17 @@ describe('the tarball', () => {
     }
     expect(links.length).toBeGreaterThan(30);
     expect(links.filter((link) => !paths.includes(link))).toEqual([]);
+  });
+
+  test('is built when it is packed, by whoever packs it', async () => {
+    const clone = await tempDir();
+    await copyFile(join(top, 'package.json'), join(clone, 'package.json'));
+    const tsup = join(clone, 'node_modules', '.bin', 'tsup');
+    await mkdir(dirname(tsup), { recursive: true });
+    await writeFile(tsup, '#!/bin/sh\nmkdir dist && echo built >dist/index.js\n', { mode: 0o755 }); // it stands for the real one
+    const { stdout } = await run('npm', ['pack', '--dry-run', '--json', '--silent'], { cwd: clone });
+    const [{ files }] = JSON.parse(stdout) as [{ files: { path: string }[] }];
+    expect(files.map(({ path }) => path)).toEqual(['dist/index.js', 'package.json']);
   });
 
   test('is no larger than it needs to be', () => {
