@@ -1,5 +1,7 @@
 import { execFile } from 'node:child_process';
-import { chmod, chown, constants, copyFile, cp, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { randomUUID } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { chmod, chown, constants, copyFile, cp, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -74,15 +76,19 @@ async function installedNode(major: string): Promise<string> {
   if (process.version.startsWith(`v${major}.`)) return process.execPath;
   const folder = join(top, 'node_modules', '.cache', `node-${major}`);
   const node = join(folder, 'node_modules', 'node', 'bin', 'node');
-  const there = await stat(node).then(
-    () => true,
-    () => false,
-  );
-  if (there) return node;
-  await mkdir(folder, { recursive: true });
-  await writeFile(join(folder, 'package.json'), JSON.stringify({ private: true, allowScripts: { node: true } }));
-  const install = [await npmCli(), 'install', '--prefix', folder, '--no-audit', '--no-fund', `node@${major}`];
-  await run(process.execPath, install, { maxBuffer: 64 * 2 ** 20 });
+  if (existsSync(node)) return node;
+  const making = `${folder}-${randomUUID()}`;
+  try {
+    await mkdir(making, { recursive: true });
+    await writeFile(join(making, 'package.json'), JSON.stringify({ private: true, allowScripts: { node: true } }));
+    const install = [await npmCli(), 'install', '--prefix', making, '--no-audit', '--no-fund', `node@${major}`];
+    await run(process.execPath, install, { maxBuffer: 64 * 2 ** 20 });
+    await rename(making, folder).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST') throw error; // else another file's test was first
+    });
+  } finally {
+    await rm(making, { recursive: true, force: true });
+  }
   return node;
 }
 
