@@ -93,7 +93,8 @@ export async function runBackup(
 ): Promise<BackupResult> {
   const { clock = systemClock, onProgress, waitMs, signal: stop } = given;
   const { uuid, name } = plan.vm;
-  const recorder = new RunRecorder({ run: 'backup', vm: { uuid, name }, clock, onProgress });
+  const diskOrder = plan.disks.map(({ vdiUuid }) => vdiUuid);
+  const recorder = new RunRecorder({ run: 'backup', vm: { uuid, name }, diskOrder, clock, onProgress });
   for (const decision of plan.decisions) recorder.decide(decision);
   const run = startRun(recorder.runId);
   let writer: PointWriter | undefined;
@@ -308,6 +309,7 @@ async function transferAll(
       openBase: ({ point }, disk) => repository.openDisk({ vmUuid: plan.vm.uuid, point }, disk, { signal: stop }),
       onTruth: (subject, { confidence: reason }) =>
         recorder.decide({ subject, topic: 'truth-check', choice: 'passed', reason }),
+      onRetry: (cause, attempt, waitMs) => recorder.retry(diskId, cause, attempt, waitMs),
       signal: stop,
       meter,
       onMoved(movedBytes) {

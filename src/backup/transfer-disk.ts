@@ -2,7 +2,7 @@ import { byteReader, isZero } from '../bytes/index.ts';
 import { type ChangedBlocks, restrictToChanges } from '../cbt/index.ts';
 import { BackupError, type CallOptions, HostError, type TransferMeter } from '../core/index.ts';
 import { type Block, BlockDigests, type BlockStream, type Disk } from '../disk/index.ts';
-import type { Host } from '../host/index.ts';
+import type { Host, OpenNbdOptions } from '../host/index.ts';
 import type { SnapshotDisk } from '../snapshot/index.ts';
 import type { ManifestDisk, ManifestFile, PointWriter } from '../store/index.ts';
 import {
@@ -47,6 +47,8 @@ export interface TransferOptions extends CallOptions {
   readonly onTruth: (vdiUuid: string, check: TruthCheck) => void;
   /** Bytes of the disk that have crossed the network so far. */
   readonly onMoved: (bytes: number) => void;
+  /** The host is connected to anew, to read on. */
+  readonly onRetry: OpenNbdOptions['onRetry'];
   /** Measures whom it waits for. */
   readonly meter: TransferMeter;
 }
@@ -87,9 +89,20 @@ async function transferDelta(
   writer: PointWriter,
   { plan, snapshot }: DiskJob,
   { changed, parent }: Required<DiskDelta> & { readonly changed: ChangedBlocks },
-  { timestamp, mergeGap, network, sampleUnchanged, openBase, onTruth, signal, onMoved, meter }: TransferOptions,
+  {
+    timestamp,
+    mergeGap,
+    network,
+    sampleUnchanged,
+    openBase,
+    onTruth,
+    signal,
+    onMoved,
+    onRetry,
+    meter,
+  }: TransferOptions,
 ): Promise<StoredLayer> {
-  await using nbd = await host.openNbd(snapshot.snapshotVdiRef, { network, signal });
+  await using nbd = await host.openNbd(snapshot.snapshotVdiRef, { network, onRetry, signal });
   assertSize(plan, 'the NBD export', nbd.size, snapshot.size);
   const counted = countReads(nbd, onMoved);
   if (sampleUnchanged > 0) {

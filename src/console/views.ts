@@ -1,3 +1,4 @@
+import type { TransferReport } from '../core/index.ts';
 import { formatBytes } from './format.ts';
 
 /** A member by the path that one would type, and how it is shown where its plain value says little. */
@@ -31,6 +32,16 @@ const count = (path: string): Column => [path, (value) => (Array.isArray(value) 
 const names = (path: string, member: string): Column => [
   path,
   (value) => (Array.isArray(value) ? value.map((one: Readonly<Record<string, unknown>>) => one[member]) : value),
+];
+
+/** How much a run moved, and who was slow; nothing where nothing moved. */
+const transfer = (path: string): Column => [
+  path,
+  (value) => {
+    const { bytes = 0, slowSide = 'none', share = 0 } = (value ?? {}) as Partial<TransferReport>;
+    if (slowSide === 'none') return undefined;
+    return `${formatBytes(bytes)}, slow side: ${slowSide} (${Math.round(share * 100)} % of the time)`;
+  },
 ];
 
 const PLANNED_DISK: readonly Column[] = ['device', 'name', bytes('size')];
@@ -107,13 +118,20 @@ export const SHEET_VIEWS: readonly SheetView[] = [
   },
   {
     has: ['point', 'manifest', 'report'],
-    facts: ['point.point', 'manifest.type', 'manifest.consistency.achieved', 'manifest.snapshot.kept'],
+    facts: [
+      ...['point.point', 'manifest.type', 'manifest.consistency.achieved', 'manifest.snapshot.kept'],
+      transfer('report.transfer'),
+    ],
     lists: ['report.disks', 'report.warnings'],
   },
-  { has: ['vmUuid', 'identity', 'report'], facts: ['vmUuid', 'identity'], lists: ['report.disks', 'report.warnings'] },
+  {
+    has: ['vmUuid', 'identity', 'report'],
+    facts: ['vmUuid', 'identity', transfer('report.transfer')],
+    lists: ['report.disks', 'report.warnings'],
+  },
   {
     has: ['runId', 'outcome', 'receipt'],
-    facts: ['run', 'vm.name', 'point', 'outcome', 'startedAt', 'finishedAt'],
+    facts: ['run', 'vm.name', 'point', 'outcome', 'startedAt', 'finishedAt', transfer('transfer')],
     lists: ['stages', 'disks', 'decisions', 'warnings', 'receipt'],
   },
   {

@@ -79,13 +79,13 @@ export type ProgressEvent =
       readonly message: string;
     }
   | {
-      /** Something is tried again. No operation of this version says so. */
+      /** Something is tried again: the host is connected to anew over NBD, to go on reading a disk where it was. */
       readonly kind: 'retrying';
       /** Which operation speaks. */
       readonly run: RunKind;
-      /** What is tried again. */
+      /** What it is about: a disk's uuid. */
       readonly subject: string;
-      /** Which try has failed, from 1. */
+      /** Which try has failed, from 1: a connection that broke is the first. */
       readonly attempt: number;
       /** The wait until the next, in milliseconds. */
       readonly waitMs: number;

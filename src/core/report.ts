@@ -138,7 +138,7 @@ export interface RunReport {
   readonly finishedAt: string;
   /** In their order. */
   readonly stages: readonly StageReport[];
-  /** Those that were moved. */
+  /** Those that were moved, in the order of the plan. */
   readonly disks: readonly DiskReport[];
   /** Who was slow. */
   readonly transfer: TransferReport;

@@ -20,6 +20,8 @@ import { TransferMeter } from './transfer-meter.ts';
 export interface RunRecorderOptions {
   readonly run: RunKind;
   readonly vm: { readonly uuid: string; readonly name: string };
+  /** Uuids of the plan's disks: their order is the report's. @defaultValue as they finish */
+  readonly diskOrder?: readonly string[] | undefined;
   readonly clock: Clock;
   /** @defaultValue this thread's */
   readonly stopwatch?: Stopwatch | undefined;
@@ -86,6 +88,11 @@ export class RunRecorder {
     this.#tell({ kind: 'fell-back', run: this.#options.run, subject, from, to, reason });
   }
 
+  /** Something failed and is tried again: progress only, for the run is none the worse. */
+  retry(subject: string, cause: unknown, attempt: number, waitMs: number): void {
+    this.#tell({ kind: 'retrying', run: this.#options.run, subject, attempt, waitMs, reason: messageOf(cause) });
+  }
+
   warn(code: string, message: string): void {
     this.warnings.push({ code, message });
     this.#tell({ kind: 'warning', run: this.#options.run, code, message });
@@ -104,7 +111,7 @@ export class RunRecorder {
       startedAt: new Date(this.#startedAt).toISOString(),
       finishedAt: new Date(now).toISOString(),
       stages: stages.map(({ report }) => report),
-      disks: this.disks,
+      disks: this.#disksInOrder(),
       transfer: this.#transferReport(stages.filter(({ report }) => report.name === 'transfer')),
       hooks: this.hooks,
       decisions: this.decisions,
@@ -134,6 +141,13 @@ export class RunRecorder {
       // Two clocks, one of whole milliseconds: the part is not to be larger than the whole.
       return { report: { name, durationMs, busyMs: Math.min(durationMs, Math.round(work.busyMs)) }, work };
     });
+  }
+
+  /** As planned, not as they happened to finish. What is no disk of the plan, an archive of them all, comes first. */
+  #disksInOrder(): DiskReport[] {
+    const { diskOrder = [] } = this.#options;
+    const place = ({ vdiUuid }: DiskReport) => diskOrder.indexOf(vdiUuid);
+    return this.disks.toSorted((one, other) => place(one) - place(other));
   }
 
   #transferReport(stages: readonly { readonly work: Work }[]): TransferReport {

@@ -147,6 +147,11 @@ export interface OpenNbdOptions extends CallOptions {
   readonly connections?: number | undefined;
   /** Allow NBD without TLS where the pool offers only that. @defaultValue `false` */
   readonly insecure?: boolean | undefined;
+  /**
+   * Called when a connection was lost or could not be had, and another is tried: with why, which try has failed (from
+   * 1), and the wait until the next, in milliseconds. What it throws ends the read.
+   */
+  readonly onRetry?: ((cause: unknown, attempt: number, waitMs: number) => void) | undefined;
 }
 
 /** One NBD server of a pool, to be tried. */

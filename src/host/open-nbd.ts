@@ -107,7 +107,9 @@ export async function openNbd(context: NbdContext, id: ObjectId, options: OpenNb
           throw error;
         }
         log.debug('reading over new connections', { vdi: vdi.uuid, code: error.code });
-        if (disk === current) reopenOnce(); // else another reader was quicker
+        if (disk !== current) continue; // another reader was quicker
+        options.onRetry?.(error, reopenings + 1, 0);
+        reopenOnce();
       }
     }
   }
@@ -199,7 +201,10 @@ export async function tryNbd(context: NbdContext, target: NbdTarget, options: Ca
 async function connect(context: NbdContext, vdi: VdiRecord, options: OpenNbdOptions): Promise<NbdDisk> {
   return retry(() => connectOnce(context, vdi, options), {
     when: (error) => error instanceof NbdError && error.retryable,
-    onRetry: (error, attempt) => log.debug('cannot connect yet', { attempt, code: (error as NbdError).code }),
+    onRetry: (error, attempt, waitMs) => {
+      log.debug('cannot connect yet', { attempt, code: (error as NbdError).code });
+      options.onRetry?.(error, attempt, waitMs);
+    },
     ...{ clock: context.clock, signal: options.signal },
   });
 }
@@ -218,6 +223,7 @@ async function connectOnce(context: NbdContext, vdi: VdiRecord, options: OpenNbd
         exportName: exportname,
         connections: options.connections ?? 2,
         reconnect: RECONNECT,
+        onRetry: options.onRetry,
         clock: context.clock,
         ...(secure ? { tls: { certificate: cert } } : {}),
         acquireSlot: (signal) => gates.nbdConnections.enter({ signal }),

@@ -11,6 +11,7 @@ export const RETRYABLE: ReadonlySet<string> = new Set([
   'HOST_OFFLINE',
   'CANNOT_CONTACT_HOST',
   'TLS_CONNECTION_FAILED',
+  'CLIENT_ERROR', // the connection of a transfer ended, and not by us: what we abort is no error of the host
   'OTHER_OPERATION_IN_PROGRESS',
   'TOO_MANY_PENDING_TASKS',
   'TOO_MANY_STORAGE_MIGRATES',

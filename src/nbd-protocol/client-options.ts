@@ -130,6 +130,12 @@ export interface NbdOptions extends CallOptions {
   /** How a lost connection is replaced. @defaultValue see {@link NbdReconnectOptions} */
   readonly reconnect?: NbdReconnectOptions | undefined;
   /**
+   * Called when a connection with requests in flight is lost, and when none can be opened in its place: with why, which
+   * try has failed (from 1, the loss is the first), and the wait until the next, in milliseconds. What it throws fails
+   * requests that wait.
+   */
+  readonly onRetry?: ((cause: Error, attempt: number, waitMs: number) => void) | undefined;
+  /**
    * Called before each TCP connection; the connection is opened when it resolves, and the function it gave is called
    * when that connection has ended. This is how a limit over many disks is kept.
    */

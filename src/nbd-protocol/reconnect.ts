@@ -26,6 +26,8 @@ export class ConnectionPool {
   readonly #sent = new Map<Job, { connection: Connection; pending: PendingCommand }>();
   readonly #stop = new AbortController();
   readonly #leaving = new Set<Promise<void>>();
+  /** Lost ones that the caller was told of: once each, however many requests were in flight. */
+  readonly #told = new WeakSet<Connection>();
   #queue: Job[] = [];
   #opening: Promise<void> | undefined;
   #generation = 0;
@@ -122,10 +124,25 @@ export class ConnectionPool {
       job.done(extents);
     } catch (error) {
       this.#sent.delete(job);
-      if (!job.cancelled) this.#recover(job, error, connection);
+      if (!job.cancelled) this.#recoverOrFail(job, error, connection);
     }
     this.#leaveIfRetired(connection);
     this.#pump();
+  }
+
+  /** A caller that is told of a loss may throw: that is the end of the request. */
+  #recoverOrFail(job: Job, error: unknown, connection: Connection): void {
+    try {
+      this.#recover(job, error, connection);
+    } catch (failure) {
+      job.failed(failure as Error);
+    }
+  }
+
+  #tellLoss(connection: Connection, cause: Error): void {
+    if (this.#told.has(connection)) return;
+    this.#told.add(connection);
+    this.#settings.onRetry(cause, 1, 0);
   }
 
   #recover(job: Job, error: unknown, connection: Connection): void {
@@ -141,6 +158,7 @@ export class ConnectionPool {
       return;
     }
     if (verdict.kind === 'elsewhere') connection.retire();
+    if (verdict.kind === 'elsewhere' || error instanceof NbdError) this.#tellLoss(connection, error as Error);
     if (verdict.kind === 'again' && verdict.flags !== undefined) job.command = { ...job.command, flags: verdict.flags };
     this.#queue.unshift(job);
   }
@@ -186,6 +204,7 @@ export class ConnectionPool {
         if (attempt > 1) {
           const waitMs = this.#waitMs(attempt, full);
           if (clock.now() + waitMs - startedAt >= reconnect.totalMs) throw this.#outOfTime(attempt - 1, lastError);
+          if (lastError !== undefined) this.#settings.onRetry(lastError, attempt, waitMs);
           await clock.sleep(waitMs, { signal: this.#stop.signal });
         }
         return await this.#openOne();

@@ -20,6 +20,7 @@ export interface Settings {
   readonly maxInFlight: number;
   readonly timeouts: Filled<NbdTimeouts>;
   readonly reconnect: Filled<NbdReconnectOptions>;
+  readonly onRetry: NonNullable<NbdOptions['onRetry']>;
   readonly acquireSlot: NonNullable<NbdOptions['acquireSlot']>;
   readonly awaitTurn: NonNullable<NbdOptions['awaitTurn']>;
   readonly clock: Clock;
@@ -60,6 +61,7 @@ export function settingsOf(target: string | NbdOptions, more: NbdOptions = {}): 
     maxInFlight: positive('maxInFlight', options.maxInFlight ?? (xenserver ? 4 : 16)),
     timeouts: { ...TIMEOUTS, ...given(options.timeouts ?? {}) },
     reconnect: { ...RECONNECT, ...given(options.reconnect ?? {}) },
+    onRetry: options.onRetry ?? (() => {}),
     acquireSlot: options.acquireSlot ?? (async () => () => {}),
     awaitTurn: options.awaitTurn ?? (async () => () => {}),
     clock: options.clock ?? systemClock,

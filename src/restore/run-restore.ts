@@ -68,7 +68,8 @@ export async function runRestore(
   options: RunRestoreOptions = {},
 ): Promise<RestoreResult> {
   const { clock = systemClock, onProgress, signal } = options;
-  const recorder = new RunRecorder({ run: 'restore', vm: plan.vm, clock, onProgress });
+  const diskOrder = plan.disks.map(({ vdiUuid }) => vdiUuid);
+  const recorder = new RunRecorder({ run: 'restore', vm: plan.vm, diskOrder, clock, onProgress });
   recorder.point = plan.point.point;
   for (const decision of plan.decisions) recorder.decide(decision);
   const run = startRun(recorder.runId);

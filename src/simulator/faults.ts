@@ -141,10 +141,42 @@ export interface FaultTimes {
   readonly times?: number;
 }
 
+/** Options of a fault, as an argument: those that need none may go without. */
+export type FaultArguments<N extends FaultName> =
+  Record<never, never> extends FaultOptions[N]
+    ? [options?: FaultOptions[N] & FaultTimes]
+    : [options: FaultOptions[N] & FaultTimes];
+
+/** What each fault cannot do without; of several names in one entry it is one of them. */
+const NEEDS: Readonly<Record<FaultName, readonly (readonly string[])[]>> = {
+  'export-cut': [['after']],
+  'export-500': [['after']],
+  'export-length': [['change']],
+  'export-checksum': [],
+  'zero-length-chunk': [],
+  'import-error': [['after']],
+  'call-error': [['method'], ['code']],
+  'drop-connection': [['method', 'path']],
+  'bitmap-lies': [],
+  'coalesce-not-done': [],
+  redirect: [['path'], ['address']],
+  quiesce: [],
+  'nbd-refuse': [],
+  'nbd-closed': [],
+  'nbd-cut': [['after']],
+  'vdi-in-use': [],
+  'session-lost': [],
+  stall: [['after']],
+};
+
 /** The faults armed at the moment. */
 export interface Faults {
-  /** Arms a fault; the function returned disarms it. */
-  arm<N extends FaultName>(name: N, options: FaultOptions[N] & FaultTimes): () => void;
+  /**
+   * Arms a fault; the function returned disarms it.
+   *
+   * @throws TypeError that names what is missing: a fault that can never strike helps no test.
+   */
+  arm<N extends FaultName>(name: N, ...options: FaultArguments<N>): () => void;
   /** The first fault of that name that fits, used up by one; `undefined` if there is none. */
   take<N extends FaultName>(name: N, fits?: (options: FaultOptions[N]) => boolean): FaultOptions[N] | undefined;
   /** Disarms everything. */
@@ -156,7 +188,9 @@ export function createFaults(): Faults {
   type Armed = { readonly name: FaultName; readonly options: FaultOptions[FaultName]; left: number };
   const armed = new Set<Armed>();
   return {
-    arm(name, { times = 1, ...options }) {
+    arm(name, ...[given]) {
+      const { times = 1, ...options } = given ?? {};
+      assertKnown(name, options);
       const entry: Armed = { name, options: options as unknown as FaultOptions[typeof name], left: times };
       armed.add(entry);
       return () => armed.delete(entry);
@@ -173,4 +207,16 @@ export function createFaults(): Faults {
     },
     clear: () => armed.clear(),
   };
+}
+
+/** For callers without a compiler. */
+function assertKnown(name: FaultName, options: object): void {
+  if (!Object.hasOwn(NEEDS, name)) {
+    throw new TypeError(`no fault is called ${JSON.stringify(name)}: there are ${Object.keys(NEEDS).join(', ')}`);
+  }
+  for (const anyOf of NEEDS[name]) {
+    if (!anyOf.some((option) => option in options)) {
+      throw new TypeError(`the fault ${name} needs the option ${anyOf.join(' or ')}`);
+    }
+  }
 }

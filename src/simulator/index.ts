@@ -5,7 +5,7 @@
  */
 
 export type { MadeDisk, MadeVm, NewDisk, NewVif, NewVm } from './create-vm.ts';
-export type { FaultName, FaultOptions, FaultTimes } from './faults.ts';
+export type { FaultArguments, FaultName, FaultOptions, FaultTimes } from './faults.ts';
 export type { Restriction } from './host-facts.ts';
 export type { NetworkPurpose } from './network-purpose.ts';
 export type { NewNetwork, NewStorage } from './pool-setup.ts';

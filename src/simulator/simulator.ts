@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { shownAs, systemClock } from '../core/index.ts';
 import { createChangeChains } from './change-chains.ts';
 import { createVm, type MadeVm, type NewVm } from './create-vm.ts';
-import { createFaults, type FaultName, type FaultOptions, type FaultTimes } from './faults.ts';
+import { createFaults, type FaultArguments, type FaultName } from './faults.ts';
 import type { Restriction } from './host-facts.ts';
 import { createImageStore } from './images.ts';
 import { methodsOf } from './methods.ts';
@@ -115,8 +115,12 @@ export interface Simulator extends AsyncDisposable {
   hashDisk(vdi: string): Promise<string>;
   /** The objects that every pool has. */
   readonly refs: PoolRefs;
-  /** Makes something go wrong; the function returned takes it back. */
-  fault<N extends FaultName>(name: N, options: FaultOptions[N] & FaultTimes): () => void;
+  /**
+   * Makes something go wrong; the function returned takes it back.
+   *
+   * @throws TypeError for a name that no fault has, or without an option that it needs
+   */
+  fault<N extends FaultName>(name: N, ...options: FaultArguments<N>): () => void;
   /** As when the toolstack restarts: connections end, and tasks are forgotten without an event. Sessions stay. */
   restartToolstack(): void;
   /**
@@ -237,7 +241,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
       await world.image(findDisk(world, object, device)).write(bytes, offset);
     },
     hashDisk: (vdi) => world.image(findDisk(world, vdi, undefined)).hash(),
-    fault: (name, faultOptions) => faults.arm(name, faultOptions),
+    fault: (name, ...faultOptions) => faults.arm(name, ...faultOptions),
     restartToolstack() {
       simulation.tasks.forgetAll();
       for (const { http } of running) http.dropConnections();

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
 import { type BackupPlan, backupVm, planBackup, runBackup } from '../../src/backup/index.ts';
+import type { ProgressEvent, RunError } from '../../src/core/index.ts';
 import { openRepository, type Repository } from '../../src/store/index.ts';
 import { failing } from '../support/failing.ts';
 import { type Pool, startPool } from '../support/pool.ts';
@@ -108,7 +109,31 @@ describe('an incremental', () => {
     const vm = await smallVm(pool);
     await backupVm(pool.host, pool.repository, { vm: vm.uuid });
     await pool.simulator.writeDisk(vm.uuid, '1', 0, randomBytes(12 * MIB));
-    pool.simulator.fault('nbd-cut', { after: 2 * MIB });
+    pool.simulator.fault('nbd-cut', { after: 2 * MIB, times: 2 }); // the first connection of each disk
+    const retries: ProgressEvent[] = [];
+    const onProgress = (event: ProgressEvent) => void (event.kind === 'retrying' && retries.push(event));
+    await expectNextRunRight(pool, vm, { onProgress });
+    expect(retries).toEqual([
+      {
+        ...{ kind: 'retrying', run: 'backup', subject: vm.disks[1]!.uuid },
+        ...{ attempt: 1, waitMs: 0, reason: expect.stringMatching(/connection/) },
+      },
+    ]);
+  });
+
+  test('ends where whoever listens throws on being told of a retry, and leaves nothing', async () => {
+    await using pool = await startPool();
+    const vm = await smallVm(pool);
+    await backupVm(pool.host, pool.repository, { vm: vm.uuid });
+    await pool.simulator.writeDisk(vm.uuid, '1', 0, randomBytes(12 * MIB));
+    pool.simulator.fault('nbd-cut', { after: 2 * MIB, times: 2 }); // the first connection of each disk
+    const onProgress = ({ kind }: ProgressEvent) => {
+      if (kind === 'retrying') throw new Error('enough');
+    };
+    const failing = backupVm(pool.host, pool.repository, { vm: vm.uuid, onProgress });
+    const error = await failing.catch((failure: unknown) => failure as RunError);
+    expect(error).toMatchObject({ code: 'RUN_FAILED', message: 'enough' });
+    expect((error as RunError).receipt.filter(({ state }) => state === 'left')).toEqual([]);
     await expectNextRunRight(pool, vm);
   });
 

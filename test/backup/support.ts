@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { expect } from 'vitest';
-import { backupVm, type PlanBackupOptions } from '../../src/backup/index.ts';
+import { backupVm, type PlanBackupOptions, type RunBackupOptions } from '../../src/backup/index.ts';
 import { BackupError } from '../../src/core/index.ts';
 import { findLeftovers } from '../../src/snapshot/index.ts';
 import type { Store } from '../../src/store/index.ts';
@@ -35,7 +35,11 @@ export async function traces({ host }: Pool, vm: Vm, kept: readonly string[] = [
 export const NOTHING = { snapshots: [], disks: 0, marks: [], tasks: [], leftovers: [] };
 
 /** The next run works and is right. */
-export async function expectNextRunRight(pool: Pool, vm: Vm, options: Omit<PlanBackupOptions, 'vm'> = {}) {
+export async function expectNextRunRight(
+  pool: Pool,
+  vm: Vm,
+  options: Omit<PlanBackupOptions, 'vm'> & RunBackupOptions = {},
+) {
   const { point } = await backupVm(pool.host, pool.repository, { ...options, vm: vm.uuid });
   const report = await pool.repository.verify(point, { level: 'content' });
   expect(report.ok).toBe(true);

@@ -14,7 +14,7 @@ const report: RunReport = {
   finishedAt: '2026-01-01T00:00:01.000Z',
   stages: [{ name: 'snapshot', durationMs: 12, busyMs: 0 }],
   disks: [],
-  transfer: { bytes: 0, hostMs: 0, hashMs: 0, storeMs: 0, slowSide: 'none', share: 0 },
+  transfer: { bytes: 3 * 2 ** 20, hostMs: 700, hashMs: 9, storeMs: 100, slowSide: 'host', share: 0.716 },
   hooks: [],
   decisions: [],
   warnings: [{ code: 'SLOW', message: 'a slow host' }],
@@ -85,6 +85,7 @@ describe('one value', () => {
         'outcome     failed',
         'startedAt   2026-01-01T00:00:00.000Z',
         'finishedAt  2026-01-01T00:00:01.000Z',
+        'transfer    3.0 MiB, slow side: host (72 % of the time)',
         '',
         'stages',
         'name      durationMs  busyMs',
@@ -103,6 +104,11 @@ describe('one value', () => {
         'tracking  disk-1      system   kept',
       ].join('\n'),
     );
+  });
+
+  test('is silent of a transfer where nothing moved', () => {
+    const transfer = { ...report.transfer, slowSide: 'none' } as const;
+    expect(showValue({ ...report, transfer })).not.toContain('transfer');
   });
 
   test.each([[undefined], [null], [1n], ['text'], [{ a: { b: { c: 1 } } }], [new Map([[1, 2]])], [Symbol('s')]])(

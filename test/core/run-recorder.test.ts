@@ -33,6 +33,14 @@ describe('a run recorder', () => {
     expect(events.map(({ kind }) => kind)).toEqual(['stage', 'stage', 'warning', 'fell-back']);
   });
 
+  test('reports disks in the order of the plan, in whatever order they finish', () => {
+    const run = new RunRecorder({ run: 'backup', vm: VM, diskOrder: ['a', 'b'], clock: systemClock });
+    const time = { hostMs: 0, hashMs: 0, storeMs: 0 };
+    const rest = { name: 'n', mode: 'full', transport: 'raw', size: 1, bytesMoved: 1, durationMs: 1, time };
+    for (const vdiUuid of ['b', 'an archive', 'a']) run.disks.push({ vdiUuid, ...rest });
+    expect(run.report('success').disks.map(({ vdiUuid }) => vdiUuid)).toEqual(['an archive', 'a', 'b']);
+  });
+
   test('passes on what its listener throws, until the work is settled', () => {
     const run = recorder(() => {
       throw new Error('of the listener');

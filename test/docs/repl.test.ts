@@ -34,6 +34,7 @@ function lasting(printed: readonly string[]): string[] {
         .replace(/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/g, '<uuid>')
         .replace(/ in [\d.]+ (?:ms|s)(?:, [\d.]+ \w+\/s)?/, ' in <time>')
         .replace(/(B +)\d+( +<uuid>)$/, '$1<ms>$2')
+        .replace(/slow side: (?:host|store|process) \(\d+ %/, 'slow side: <side> (<part>')
         .replace(/^\S+ [\d.]+ on Node v[\d.]+$/, '<versions>')
         .replace(/127\.0\.0\.1:\d+/, '<address>')
         .replace(/-{2,}/g, '-')

@@ -207,7 +207,11 @@ describe('openNbd', () => {
   });
 
   test('the connections are gone and the session is another one: the host is asked again', async () => {
-    const disk = await host.openNbd(VDI, { connections: 1 });
+    const retries: [number, number, string][] = [];
+    const disk = await host.openNbd(VDI, {
+      connections: 1,
+      onRetry: (cause, attempt, waitMs) => retries.push([attempt, waitMs, (cause as BackupError).code]),
+    });
     await expectContent(disk);
     const [old] = remote.sessions;
     let cut = false;
@@ -224,6 +228,11 @@ describe('openNbd', () => {
     await expectContent(disk);
     expect(asked.at(-1)).not.toBe(old);
     expect(remote.sessions).toContain(asked.at(-1));
+    expect(retries).toEqual([
+      [1, 0, 'NBD_CONNECTION_LOST'],
+      [2, 500, 'NBD_EXPORT_CLOSED'], // with the old name
+      [1, 0, 'NBD_EXPORT_CLOSED'], // with a new one
+    ]);
     attached.clear();
     await disk.close();
   });

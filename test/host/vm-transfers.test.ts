@@ -94,16 +94,16 @@ describe('exporting a VM', () => {
   });
 
   test.each([
-    ['export-cut', { after: 200_000 }, 'TRANSFER_FAILED'],
-    ['export-500', { after: 200_000, code: 'VDI_IO_ERROR' }, 'TRANSFER_FAILED'],
-    ['stall', { after: 200_000 }, 'TIMEOUT'],
-  ] as const)('%s is an error, and nothing stays attached', async (fault, options, code) => {
+    ['export-cut', { after: 200_000 }, 'TRANSFER_FAILED', true],
+    ['export-500', { after: 200_000, code: 'VDI_IO_ERROR' }, 'TRANSFER_FAILED', false],
+    ['stall', { after: 200_000 }, 'TIMEOUT', true],
+  ] as const)('%s is an error, and nothing stays attached', async (fault, options, code, retryable) => {
     await using pool = await withVm();
     const { connectHost } = await import('../../src/host/index.ts');
     const { url, username, password, certificate } = pool.simulator;
     await using host = await connectHost({ url, username, password, tls: { certificate }, timeouts: { idleMs: 300 } });
     pool.simulator.fault(fault, { ...options, path: '/export' } as never);
-    expect(await failureOf(exported(host, pool.vm.uuid))).toMatchObject({ code });
+    expect(await failureOf(exported(host, pool.vm.uuid))).toMatchObject({ code, retryable });
     expect((await host.listRecords('task')).filter(({ status }) => status === 'pending')).toEqual([]);
     const vm = await host.getVm(pool.vm.uuid);
     expect(vm.current_operations).toEqual({});

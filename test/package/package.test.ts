@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
-import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
-import { join, posix } from 'node:path';
+import { copyFile, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { dirname, join, posix } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { beforeAll, describe, expect, test } from 'vitest';
@@ -57,6 +57,17 @@ describe('the tarball', () => {
     }
     expect(links.length).toBeGreaterThan(30);
     expect(links.filter((link) => !paths.includes(link))).toEqual([]);
+  });
+
+  test('is built when it is packed, by whoever packs it', async () => {
+    const clone = await tempDir();
+    await copyFile(join(top, 'package.json'), join(clone, 'package.json'));
+    const tsup = join(clone, 'node_modules', '.bin', 'tsup');
+    await mkdir(dirname(tsup), { recursive: true });
+    await writeFile(tsup, '#!/bin/sh\nmkdir dist && echo built >dist/index.js\n', { mode: 0o755 }); // it stands for the real one
+    const { stdout } = await run('npm', ['pack', '--dry-run', '--json', '--silent'], { cwd: clone });
+    const [{ files }] = JSON.parse(stdout) as [{ files: { path: string }[] }];
+    expect(files.map(({ path }) => path)).toEqual(['dist/index.js', 'package.json']);
   });
 
   test('is no larger than it needs to be', () => {
@@ -118,27 +129,34 @@ describe('installed', () => {
     ]);
   });
 
-  test('its declarations satisfy the compiler in a strict program that checks libraries, too', async () => {
-    const app = await tempDir();
-    await mkdir(join(app, 'node_modules'));
-    await symlink(
-      join(installed.app, 'node_modules', 'xen-backup-sdk'),
-      join(app, 'node_modules', 'xen-backup-sdk'),
-      'junction',
-    );
-    await symlink(join(top, 'node_modules', '@types'), join(app, 'node_modules', '@types'), 'junction');
-    await writeFile(
-      join(app, 'main.mts'),
-      specifiers.map((name, at) => `export * as n${at} from '${name}';\n`).join(''),
-    );
-    const compilerOptions = {
-      ...{ strict: true, exactOptionalPropertyTypes: true, skipLibCheck: false, noEmit: true },
-      ...{ module: 'NodeNext', target: 'ES2024', lib: ['ES2024', 'ESNext.Disposable'], types: ['node'] },
-    };
-    await writeFile(join(app, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: ['main.mts'] }));
-    const { stdout } = await run(process.execPath, [join(top, 'node_modules/typescript/bin/tsc'), '-p', app]).catch(
-      (error: { stdout: string }) => error,
-    );
-    expect(stdout).toBe('');
-  }, 60_000);
+  test.each([
+    ['NodeNext', 'NodeNext', 'main.mts'],
+    ['NodeNext, from CommonJS,', 'NodeNext', 'main.cts'],
+    ['Node16', 'Node16', 'main.mts'],
+    ['a bundler', 'bundler', 'main.ts'],
+  ])(
+    'its declarations satisfy the compiler for %s in a strict program that checks libraries, too',
+    async (_, way, main) => {
+      const app = await tempDir();
+      await mkdir(join(app, 'node_modules'));
+      await symlink(
+        join(installed.app, 'node_modules', 'xen-backup-sdk'),
+        join(app, 'node_modules', 'xen-backup-sdk'),
+        'junction',
+      );
+      await symlink(join(top, 'node_modules', '@types'), join(app, 'node_modules', '@types'), 'junction');
+      await writeFile(join(app, main), specifiers.map((name, at) => `export * as n${at} from '${name}';\n`).join(''));
+      const compilerOptions = {
+        ...{ strict: true, exactOptionalPropertyTypes: true, skipLibCheck: false, noEmit: true },
+        ...{ target: 'ES2024', lib: ['ES2024', 'ESNext.Disposable'], types: ['node'] },
+        ...{ module: way === 'bundler' ? 'ESNext' : way, moduleResolution: way },
+      };
+      await writeFile(join(app, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: [main] }));
+      const { stdout } = await run(process.execPath, [join(top, 'node_modules/typescript/bin/tsc'), '-p', app]).catch(
+        (error: { stdout: string }) => error,
+      );
+      expect(stdout).toBe('');
+    },
+    60_000,
+  );
 });

@@ -36,6 +36,8 @@ export interface PackedFile {
 export interface InstalledPackage {
   /** The folder that holds `node_modules`. */
   readonly app: string;
+  /** Our tarball, and one for each production dependency, by their paths: what `npm install` needs without a network. */
+  readonly tarballs: readonly string[];
   /** The files of the tarball, by their paths in it. */
   readonly files: readonly PackedFile[];
   /** Size of the tarball, in bytes. */
@@ -55,7 +57,7 @@ export interface InstalledPackage {
 export async function installedPackage(): Promise<InstalledPackage> {
   const home = join(cache, await inputsHash());
   const known = await readFile(join(home, 'package-facts.json'), 'utf8').catch(ignoreMissing);
-  if (known !== undefined) return { ...(JSON.parse(known) as Omit<InstalledPackage, 'app'>), app: join(home, 'app') };
+  if (known !== undefined) return placed(JSON.parse(known) as PackageFacts, home);
 
   const work = join(cache, `making-${randomUUID()}`);
   try {
@@ -66,13 +68,20 @@ export async function installedPackage(): Promise<InstalledPackage> {
       if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST' && error.code !== 'EPERM') throw error;
     }); // a test in another process was first, with the same result
     await removeOld();
-    return { ...facts, app: join(home, 'app') };
+    return placed(facts, home);
   } finally {
     await rm(work, { recursive: true, force: true });
   }
 }
 
-async function makePackage(work: string): Promise<Omit<InstalledPackage, 'app'>> {
+/** What is kept: tarballs by their names alone. */
+type PackageFacts = Omit<InstalledPackage, 'app'>;
+
+function placed(facts: PackageFacts, home: string): InstalledPackage {
+  return { ...facts, app: join(home, 'app'), tarballs: facts.tarballs.map((name) => join(home, name)) };
+}
+
+async function makePackage(work: string): Promise<PackageFacts> {
   const stage = join(work, 'stage');
   await mkdir(stage);
   for (const name of INPUTS.filter((input) => /^[A-Z]|^docs$|^package\.json$/.test(input))) {
@@ -84,13 +93,17 @@ async function makePackage(work: string): Promise<Omit<InstalledPackage, 'app'>>
   const [packed] = await pack(stage, work);
   if (packed === undefined) throw new Error('npm pack told nothing');
   const dependencies = await Promise.all((await productionPackages()).map((path) => pack(join(top, path), work)));
-  const tarballs = [packed, ...dependencies.flat()].map(({ filename }) => join(work, filename));
+  const tarballs = [packed, ...dependencies.flat()].map(({ filename }) => filename);
 
   const app = join(work, 'app');
   await writeFile(join(app, 'package.json'), JSON.stringify({ private: true }));
   const noCache = join(work, 'empty-npm-cache');
-  const { stdout, stderr } = await npm(['install', '--offline', '--cache', noCache, ...tarballs], app);
+  const { stdout, stderr } = await npm(
+    ['install', '--offline', '--cache', noCache, ...tarballs.map((name) => join(work, name))],
+    app,
+  );
   return {
+    tarballs,
     files: packed.files.map(({ path, size }) => ({ path, size })),
     packedSize: packed.size,
     unpackedSize: packed.unpackedSize,
@@ -130,7 +143,7 @@ async function npm(args: readonly string[], cwd: string): Promise<{ stdout: stri
 let cliFound: Promise<string> | undefined;
 
 /** npm's own script: under `npm run` it says where it is, else it lies beside the `npm` in the PATH. */
-function npmCli(): Promise<string> {
+export function npmCli(): Promise<string> {
   cliFound ??= (async () => {
     const told = process.env['npm_execpath'];
     if (told?.endsWith('npm-cli.js') === true) return told;
