@@ -171,15 +171,15 @@ class DirectoryStore implements Store {
     const folders = new Map<string, string | undefined>();
     const paths: string[] = [];
     for (const name of names) {
-      signal?.throwIfAborted();
       const end = name.lastIndexOf('/');
       const folder = name.slice(0, Math.max(end, 0));
       if (!folders.has(folder)) {
+        signal?.throwIfAborted();
         const parts = folder === '' ? [] : folder.split('/');
         folders.set(folder, await storeIo(this.#action('read', name), () => this.#findFolder(parts)));
       }
       const path = folders.get(folder);
-      paths.push(path === undefined ? '' : join(path, name.slice(end + 1))); // no file has the path ''
+      paths.push(path === undefined ? '' : `${path}/${name.slice(end + 1)}`); // no file has the path ''
     }
     for await (const bytes of read(paths, constants.O_RDONLY | NO_FOLLOW, longest)) {
       signal?.throwIfAborted();

@@ -6,12 +6,17 @@ export class FieldError extends Error {
   /** What was there, shortened. */
   readonly actual: string;
 
-  constructor(field: string, expected: unknown, actual: unknown) {
-    const shown = shorten(actual);
+  constructor(field: string, expected: unknown, actual: unknown, shown = shorten(actual)) {
     super(`${field === '' ? 'the file' : field}: expected ${String(expected)}, got ${shown}`);
     this.field = field;
     this.expected = String(expected);
     this.actual = shown;
+  }
+
+  /** The same, of the value of which this one's is a part: paths are put together only where something is wrong. */
+  within(parent: string): FieldError {
+    const between = parent === '' || this.field === '' || this.field.startsWith('[') ? '' : '.';
+    return new FieldError(`${parent}${between}${this.field}`, this.expected, undefined, this.actual);
   }
 }
 
@@ -26,10 +31,16 @@ export function object<T extends object>(fields: { readonly [K in keyof T]-?: Ch
       throw new FieldError(at, 'an object', value);
     }
     const found: Record<string, unknown> = {};
-    for (const [key, check] of entries) {
-      const given = Object.hasOwn(value, key) ? (value as Record<string, unknown>)[key] : undefined;
-      const checked = check(given, at === '' ? key : `${at}.${key}`);
-      if (checked !== undefined) found[key] = checked;
+    let current = '';
+    try {
+      for (const [key, check] of entries) {
+        current = key;
+        const given = Object.hasOwn(value, key) ? (value as Record<string, unknown>)[key] : undefined;
+        const checked = check(given, '');
+        if (checked !== undefined) found[key] = checked;
+      }
+    } catch (error) {
+      throw error instanceof FieldError ? error.within(current).within(at) : error;
     }
     return found as T;
   };
@@ -38,7 +49,15 @@ export function object<T extends object>(fields: { readonly [K in keyof T]-?: Ch
 export function arrayOf<T>(check: Check<T>): Check<T[]> {
   return (value, at) => {
     if (!Array.isArray(value)) throw new FieldError(at, 'a list', value);
-    return value.map((item, index) => check(item, `${at}[${index}]`));
+    let current = 0;
+    try {
+      return value.map((item, index) => {
+        current = index;
+        return check(item, '');
+      });
+    } catch (error) {
+      throw error instanceof FieldError ? error.within(`[${current}]`).within(at) : error;
+    }
   };
 }
 

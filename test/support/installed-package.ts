@@ -18,6 +18,7 @@ const INPUTS = [
   'README.md',
   'SECURITY.md',
   'docs',
+  'examples',
   'package-lock.json',
   'package.json',
   'scripts/bundle-xen-api.ts',
