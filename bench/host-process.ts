@@ -5,11 +5,10 @@ import { createInterface } from 'node:readline';
 /** What a simulated host in a process of its own does between measurements. Sizes in MiB. */
 export type HostOrder =
   | { readonly call: 'create'; readonly name: string; readonly disks: readonly number[] }
-  /** Noise onto a disk of a VM, in runs of `run`, a run after every `every`. */
+  /** Noise onto a disk, by uuid, in runs of `run`, a run after every `every`. */
   | {
       readonly call: 'fill';
-      readonly vm: string;
-      readonly device: string;
+      readonly disk: string;
       readonly from: number;
       readonly mib: number;
       readonly run: number;

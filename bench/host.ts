@@ -23,15 +23,15 @@ let shift = 0;
 async function obey(order: HostOrder): Promise<MadeVm | null> {
   if (order.call === 'create') {
     const disks = order.disks.map((size) => ({ size: size * MIB }));
-    const vm = await simulator.createVm({ name: order.name, disks });
+    const vm = await simulator.createVm({ name: order.name, powerState: 'Halted', disks });
     return { uuid: vm.uuid, disks: vm.disks.map(({ uuid }) => uuid) };
   }
-  const { vm, device, from, mib, run, every } = order;
+  const { disk, from, mib, run, every } = order;
   for (let done = 0, at = from; done < mib; done += run, at += every) {
     for (let part = 0; part < run; part += 64) {
       shift = (shift + 4099) % MIB; // other bytes each time
       const length = Math.min(64, run - part, mib - done - part) * MIB;
-      await simulator.writeDisk(vm, device, (at + part) * MIB, noise.subarray(shift, shift + length));
+      await simulator.writeDisk(disk, undefined, (at + part) * MIB, noise.subarray(shift, shift + length));
     }
   }
   return null;

@@ -5,9 +5,9 @@ import { report } from './job.ts';
 
 async function work(job: string | undefined, paths: readonly string[]): Promise<void> {
   const [first = '', second = ''] = paths;
-  if (job === 'to-raw') {
+  if (job === 'to-raw' || job === 'to-raw-synced') {
     await using disk = await openVhd(first);
-    await writeRaw(disk, second);
+    await writeRaw(disk, second, { durable: job === 'to-raw-synced' });
   } else if (job === 'merge') {
     await using chain = await openVhdLayers(paths);
     const { chunks, length } = await vhdStream(chain, { reuseMemory: true });

@@ -13,20 +13,26 @@ export interface WriteRawOptions extends CallOptions {
    * @defaultValue the disk's size
    */
   readonly size?: number | undefined;
+  /**
+   * Wait until the image would survive a power cut. What can be made again need not: the wait may take longer than all the rest.
+   * @defaultValue `true`
+   */
+  readonly durable?: boolean | undefined;
   /** Called after each block with the offset up to which the disk is written, or left out because it is zero. */
   readonly onOffset?: ((offset: number) => void) | undefined;
 }
 
 /**
  * Writes a disk, or a stream of its blocks, as a raw image at `path`, which must not exist. The file is sparse: zeros
- * are left out in runs of 64 KiB, counted from the start of the disk. It is durable when this resolves, name included,
- * and removed when it rejects. A stream must ascend and not overlap: what is left out is never written over.
+ * are left out in runs of 64 KiB, counted from the start of the disk. It is durable when this resolves, name included, unless
+ * `durable` says otherwise, and removed when it rejects. A stream must ascend and not overlap: what is left out is never written over.
  *
  * Memory: the blocks of {@link readBlocks}, or the block at hand of a stream.
  *
  * @returns the bytes that were written, holes not counted.
  */
 export async function writeRaw(from: Disk | BlockStream, path: string, options: WriteRawOptions = {}): Promise<number> {
+  const { durable = true } = options;
   const size = options.size ?? (isDisk(from) ? from.size : undefined);
   if (size === undefined) throw new TypeError('writeRaw: a stream of blocks needs `size`');
   assertRange('writeRaw', size, 0, size);
@@ -40,9 +46,9 @@ export async function writeRaw(from: Disk | BlockStream, path: string, options: 
       options,
     );
     await file.truncate(size);
-    await file.sync();
+    if (durable) await file.sync();
     await file.close();
-    await syncDirectory(dirname(path));
+    if (durable) await syncDirectory(dirname(path));
     return written;
   } catch (error) {
     await Promise.allSettled([file.close()]); // `error` says what went wrong first

@@ -34,7 +34,15 @@ export function formatPoint(timeMs: number, type: PointType, random: string): st
 
 /** What a point's name says, or `undefined` where it is no such name. */
 export function parsePoint(point: string): PointFacts | undefined {
-  if (!POINT.test(point)) return undefined; // without groups: names are read by the hundred thousand
+  if (point !== last.point) last = { point, facts: parse(point) };
+  return last.facts;
+}
+
+/** Names are parsed by the hundred thousand, the same one several times in a row. */
+let last: { readonly point: string; readonly facts: PointFacts | undefined } = { point: '', facts: undefined };
+
+function parse(point: string): PointFacts | undefined {
+  if (!POINT.test(point)) return undefined; // without groups: they take most of the time
   const [year, month, day] = [point.slice(0, 4), point.slice(4, 6), point.slice(6, 8)];
   const [hour, minute, second] = [point.slice(9, 11), point.slice(11, 13), point.slice(13, 15)];
   if (!isDate(Number(year), Number(month), Number(day))) return undefined;

@@ -1,9 +1,9 @@
 import { execFile } from 'node:child_process';
-import { access, readFile, stat, writeFile } from 'node:fs/promises';
+import { access, open, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { isZero, memorySource } from '../../src/bytes/index.ts';
 import { type Block, memoryDisk, rawDisk, writeRaw } from '../../src/disk/index.ts';
 import { hasTool } from '../support/has-tool.ts';
@@ -58,6 +58,19 @@ test('any content comes back byte for byte', async () => {
     }),
     { numRuns: 60 },
   );
+});
+
+test('waits for the disk unless told otherwise', async () => {
+  await using any = await open(import.meta.filename);
+  const sync = vi.spyOn(Object.getPrototypeOf(any) as typeof any, 'sync');
+  onTestFinished(() => sync.mockRestore());
+  const bytes = patterned(100_000);
+  const path = await newPath();
+  await writeRaw(memoryDisk(bytes), path, { durable: false });
+  expect(sync).not.toHaveBeenCalled();
+  expect(Buffer.compare(await readFile(path), bytes)).toBe(0);
+  await writeRaw(memoryDisk(bytes), await newPath());
+  expect(sync).toHaveBeenCalledTimes(2); // the file, and the name in its folder
 });
 
 describe('sparse', () => {

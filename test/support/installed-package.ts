@@ -85,7 +85,7 @@ function placed(facts: PackageFacts, home: string): InstalledPackage {
 async function makePackage(work: string): Promise<PackageFacts> {
   const stage = join(work, 'stage');
   await mkdir(stage);
-  for (const name of INPUTS.filter((input) => /^[A-Z]|^docs$|^package\.json$/.test(input))) {
+  for (const name of INPUTS.filter((input) => /^[A-Z]|^docs$|^examples$|^package\.json$/.test(input))) {
     await cp(join(top, name), join(stage, name), { recursive: true }).catch(ignoreMissing); // what is missing is seen in the list of files
   }
   await run(process.execPath, [join(top, 'node_modules/tsup/dist/cli-default.js'), '--out-dir', join(stage, 'dist')], {
