@@ -1,22 +1,20 @@
 // Checks VHDs and XVAs to the last byte, and tells what is wrong and where. Exit code 1 when something is.
 //
 //   node examples/check-image.ts <file> …
-import { checkVhd, checkXva, FormatError } from 'xen-backup-sdk';
+import { checkVhd, checkXva } from 'xen-backup-sdk';
+import { formatOf } from './open-image.ts';
 
-/** A VHD has its own checks; everything else may be an archive, compressed or not. */
-async function check(path: string) {
+const paths = process.argv.slice(2);
+if (paths.length === 0) throw new Error('which files?');
+for (const path of paths) {
   try {
-    const report = await checkVhd(path, { level: 'content' });
-    if (report.summary !== undefined || path.endsWith('.vhd')) return { format: 'VHD', ...report };
+    const isVhd = path.endsWith('.vhd') || (await formatOf(path)) === 'vhd';
+    const { ok, findings } = isVhd ? await checkVhd(path, { level: 'content' }) : await checkXva(path);
+    console.log(`${path}: ${isVhd ? 'VHD' : 'XVA'}, ${ok ? 'whole' : 'DAMAGED'}`);
+    for (const { code, message } of findings) console.log(`  ${code}: ${message}`);
+    if (!ok) process.exitCode = 1;
   } catch (error) {
-    if (!(error instanceof FormatError)) throw error; // it is another format
+    console.log(`${path}: ${error instanceof Error ? error.message : error}`);
+    process.exitCode = 1;
   }
-  return { format: 'XVA', ...(await checkXva(path)) };
-}
-
-for (const path of process.argv.slice(2)) {
-  const { format, ok, findings } = await check(path);
-  console.log(`${path}: ${format}, ${ok ? 'whole' : 'DAMAGED'}`);
-  for (const { code, message } of findings) console.log(`  ${code}: ${message}`);
-  if (!ok) process.exitCode = 1;
 }

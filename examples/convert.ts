@@ -1,10 +1,10 @@
-// Converts a disk between raw, VHD and XVA, by the ends of the names; zeros take no room.
+// Converts a disk between raw, VHD and XVA; zeros take no room. The target is what its name ends with.
 //
 //   node examples/convert.ts <source> <target> [--device 1] [--like <archive>]
 //
 // --device: which disk of a source that is an archive (0). --like: a target that is an archive needs a VM around the disk: it is
 // taken from this one, and its disk of that device is replaced; its other disks come along.
-import { createWriteStream } from 'node:fs';
+import { open, rm } from 'node:fs/promises';
 import { pipeline } from 'node:stream/promises';
 import { parseArgs } from 'node:util';
 import { type Disk, type OvaMetadata, openXva, writeRaw, writeVhd, xvaDisks, xvaStream } from 'xen-backup-sdk';
@@ -15,6 +15,7 @@ const { values, positionals } = parseArgs({
   options: { device: { type: 'string', default: '0' }, like: { type: 'string' } },
 });
 const [source = '', target = ''] = positionals;
+if (positionals.length !== 2) throw new Error('convert what into what?');
 
 /** The same VM, its disk of another size. */
 function resized(metadata: OvaMetadata, id: string, size: number): OvaMetadata {
@@ -33,7 +34,13 @@ async function writeArchive(disk: Disk): Promise<void> {
     const metadata = resized(like.metadata, replaced.id, disk.size);
     const disks = like.disks.map((one) => ({ id: one.id, disk: one.id === replaced.id ? disk : one }));
     const { chunks } = await xvaStream({ metadata, disks });
-    await pipeline(chunks, createWriteStream(target, { flags: 'wx' }));
+    const file = await open(target, 'wx');
+    try {
+      await pipeline(chunks, file.createWriteStream());
+    } catch (error) {
+      await rm(target, { force: true }); // half an archive is none
+      throw error;
+    }
   } finally {
     await like.close();
   }

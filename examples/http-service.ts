@@ -7,7 +7,8 @@
 //   GET /jobs/<id>/events    its progress as server-sent events, until it ends
 //   DELETE /jobs/<id>        aborts it; what it made is taken back
 //
-// See connect.ts for the host. SIGTERM aborts all jobs and ends the service when they are over.
+// See connect.ts for the host. SIGTERM and SIGINT abort all jobs and end the service when they are over. The last 100 jobs are
+// remembered.
 import { randomUUID } from 'node:crypto';
 import { EventEmitter, on } from 'node:events';
 import { createServer, type ServerResponse } from 'node:http';
@@ -28,6 +29,7 @@ const [folder = '', port = '0'] = process.argv.slice(2);
 const host = await connectFromEnvironment();
 const repository = await openRepository(await directoryStore(folder));
 const jobs = new Map<string, Job>();
+const MOST_JOBS = 100;
 
 function begin(vm: string): Job {
   const stop = new AbortController();
@@ -44,10 +46,20 @@ function begin(vm: string): Job {
   };
   const job: Job = { id: randomUUID(), vm, stop, events, ended: Promise.resolve().then(run) };
   jobs.set(job.id, job);
+  for (const [id, old] of jobs) if (jobs.size > MOST_JOBS && isOver(old)) jobs.delete(id);
   return job;
 }
 
 const isOver = ({ report, error }: Job) => report !== undefined || error !== undefined;
+
+function isDecodable(part: string): boolean {
+  try {
+    decodeURIComponent(part);
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 function answer(response: ServerResponse, status: number, body: object): void {
   response.writeHead(status, { 'content-type': 'application/json' }).end(`${JSON.stringify(body)}\n`);
@@ -70,7 +82,9 @@ async function stream({ events, ...job }: Job, response: ServerResponse): Promis
 }
 
 const server = createServer((request, response) => {
-  const [, kind, name = '', what] = (request.url ?? '').split('/').map(decodeURIComponent);
+  const path = (request.url ?? '').split('/');
+  if (!path.every(isDecodable)) return answer(response, 400, { error: 'malformed address' }); // a throw here ends the process
+  const [, kind, name = '', what] = path.map(decodeURIComponent);
   const job = kind === 'jobs' ? jobs.get(name) : undefined;
   if (request.method === 'POST' && kind === 'vms' && what === 'backup') {
     const other = [...jobs.values()].find((one) => one.vm === name && !isOver(one));
@@ -88,11 +102,12 @@ const server = createServer((request, response) => {
   return answer(response, 200, { vm, state: isOver(job) ? outcome : 'running', error, report });
 });
 
-process.once('SIGTERM', async () => {
+async function end(): Promise<void> {
   server.close();
   for (const { stop } of jobs.values()) stop.abort(new Error('the service ends'));
   await Promise.all([...jobs.values()].map(({ ended }) => ended));
   server.closeAllConnections();
   await host.close();
-});
+}
+process.once('SIGTERM', end).once('SIGINT', end);
 server.listen(Number(port), '127.0.0.1', () => console.log(JSON.stringify(server.address())));

@@ -11,7 +11,8 @@ import { showProgress } from 'xen-backup-sdk/console';
 import { connectFromEnvironment } from './connect.ts';
 
 const { values, positionals } = parseArgs({ allowPositionals: true, options: { image: { type: 'boolean' } } });
-const [folder = '', ...vms] = positionals;
+const [folder, ...vms] = positionals;
+if (folder === undefined || vms.length === 0) throw new Error('where to, and which VMs?');
 const strategy = values.image === true ? 'image' : 'changed-blocks';
 const mode = new Date().getDay() === 0 ? 'full' : 'auto';
 const repository = await openRepository(await directoryStore(folder));

@@ -2,7 +2,7 @@ import { execFile, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { createReadStream } from 'node:fs';
-import { open, readdir, readFile, writeFile } from 'node:fs/promises';
+import { open, readdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { promisify } from 'node:util';
@@ -199,6 +199,12 @@ describe('images', () => {
     });
     await flip(path, 2 * MIB);
     await flip(vhd, 515);
+    await rename(vhd, `${dir}/no-name`); // the bytes tell
+    expect((await example('check-image', [`${dir}/no-name`])).printed).toMatch(/no-name: VHD, DAMAGED/);
+    await rename(`${dir}/no-name`, vhd);
+    const gone = await example('check-image', [`${dir}/gone`, path]);
+    expect(gone.printed).toMatch(/gone: ENOENT.*\n.*web\.xva: XVA, DAMAGED/);
+    expect(await example('check-image', [])).toMatchObject({ code: 1 });
     const { code, printed } = await example('check-image', [path, vhd]);
     expect(printed).toMatch(/web\.xva: XVA, DAMAGED\n {2}XVA_\S+: .*\n/);
     expect(printed).toMatch(/disk\.vhd: VHD, DAMAGED\n {2}VHD_\S+: .*\n/);
@@ -227,7 +233,20 @@ describe('images', () => {
     if (hasTool('qemu-img')) {
       await run('qemu-img', ['compare', '-f', 'raw', '-F', 'vpc', at('a.raw'), at('b.vhd')]);
     }
-    const refused = await example('convert', [at('b.vhd'), at('f.xva')]);
+    if (hasTool('bsdtar')) {
+      const { stdout } = await run('bsdtar', ['-tf', at('c.xva')]);
+      expect(stdout.split('\n')[0]).toBe('ova.xml');
+    }
+    await rename(at('b.vhd'), at('disk'));
+    await convert(at('disk'), at('g.raw'));
+    await using named = await openRawDisk(at('g.raw'));
+    expect(await hashDisk(named)).toBe(hashes[0]);
+    await flip(path, 2 * MIB);
+    const damaged = await example('convert', [path, at('h.raw')]);
+    expect(damaged.printed).toMatch(/web\.xva is damaged: /);
+    expect(damaged.code).toBe(1);
+    expect(await example('convert', [path])).toMatchObject({ code: 1 });
+    const refused = await example('convert', [at('disk'), at('f.xva')]);
     expect(refused.printed).toMatch(/an archive needs a VM: --like/);
     expect(refused.code).toBe(1);
     expect(await readdir(dir)).not.toContain('f.xva');
@@ -299,6 +318,7 @@ test('http-service begins, shows, streams and aborts backups, and ends cleanly',
     expect(await call('GET', second.body['job']!)).toMatchObject({ status: 200, body: { state: 'success' } });
     expect(await repository.list()).toHaveLength(1);
     expect(await call('GET', '/jobs/none')).toMatchObject({ status: 404 });
+    expect(await call('GET', '/%')).toMatchObject({ status: 400 });
     child.kill('SIGTERM');
     expect(await ended).toEqual([0, null]);
     expect(await repository.list()).toHaveLength(1);
