@@ -11,6 +11,7 @@ import {
 } from '../core/index.ts';
 import type { Host, VmRecord } from '../host/index.ts';
 import {
+  adoptSnapshot,
   assertCanSnapshot,
   keepSnapshot,
   makeSnapshot,
@@ -46,7 +47,7 @@ import {
 } from './transfer-disk.ts';
 import { type DraftedLayer, transferToDraft } from './transfer-draft.ts';
 import { transferImage } from './transfer-image.ts';
-import { forgetAtEnd, isWorthResuming, recordUnfinished, resumeMark, resumeSnapshot } from './unfinished.ts';
+import { findResumed, forgetAtEnd, isWorthResuming, type Resumed, recordUnfinished, resumeMark } from './unfinished.ts';
 
 export interface RunBackupOptions extends WaitOptions, ProgressOptions {
   /** The uuid of the VM that runs this program: it cannot back up itself. */
@@ -117,12 +118,16 @@ export async function runBackup(
     recorder.stage('snapshot');
     const started = { uuid, runId: recorder.runId, runner: run.runner, at: new Date(clock.now()).toISOString() };
     if (plan.blockMigration) await holdStill(host, vm, started, recorder);
-    const { snapshot, before } = await getSnapshot(host, repository, vm, plan, run.runner, recorder, options);
+    const resumed =
+      plan.resume && (await findResumed(host, repository, vm, plan.resume, recorder, { now: clock.now(), signal }));
+    unfinished = resumed?.unfinished;
+    if (plan.resumeWithinMs !== undefined) left = resumed?.snapshot;
+    const snapshot = await getSnapshot(host, repository, vm, plan, run.runner, resumed, recorder, options);
     const takenAt = new Date(snapshot.takenAt);
     const base = await findBase(repository, plan, { signal });
     const jobs = await prepareDisks(host, plan, snapshot, base, recorder, { signal });
     if (plan.resume !== undefined || plan.resumeWithinMs !== undefined) {
-      unfinished = await recordUnfinished(repository, snapshot, jobs, before, recorder, { signal });
+      unfinished = await recordUnfinished(repository, snapshot, jobs, unfinished, recorder, { signal });
     }
     if (plan.resumeWithinMs !== undefined) left = snapshot;
     const type = jobs.some((job) => job.delta !== undefined) ? 'incr' : 'full';
@@ -190,29 +195,28 @@ export async function backupVm(
   return await runBackup(host, repository, await planBackup(host, repository, options), { ...options, lease });
 }
 
-/** A new snapshot, or that of the run which is gone on with, and what is recorded of that run. */
+/** A new snapshot, or that of the run which is gone on with: from now on it is this run's. */
 async function getSnapshot(
   host: Host,
   repository: Repository,
   vm: VmRecord,
   plan: BackupPlan,
   runner: Runner,
+  resumed: Resumed | undefined,
   recorder: RunRecorder,
   { selfUuid, hooks, clock = systemClock, signal }: RunBackupOptions,
-): Promise<{ readonly snapshot: Snapshot; readonly before?: UnfinishedRun }> {
+): Promise<Snapshot> {
   const now = clock.now();
   const { runId } = recorder;
   const mark = { runId, runner, resume: resumeMark(repository, plan, now) };
-  if (plan.resume !== undefined) {
+  if (resumed !== undefined) {
     const by = { ...mark, vmUuid: vm.uuid, at: new Date(now).toISOString() };
-    const resumed = { ...plan, resume: plan.resume };
-    const { snapshot, unfinished } = await resumeSnapshot(host, repository, vm, resumed, by, recorder, { now, signal });
-    return { snapshot, before: unfinished };
+    return adoptSnapshot(host, resumed.snapshot, by, { signal });
   }
   const excludeVdis = plan.disks.filter(({ mode }) => mode === 'excluded').map(({ vdiUuid }) => vdiUuid);
   const taking = { ...mark, now, excludeVdis, selfUuid, signal };
   const ways = { quiesce: plan.quiesce, hooks, observer: recorder, clock };
-  return { snapshot: await makeSnapshot(host, vm, { ...taking, ...ways }) };
+  return makeSnapshot(host, vm, { ...taking, ...ways });
 }
 
 /** What the deltas of the plan build on, if that is still what it was planned to be: see `prepareDisks`. */

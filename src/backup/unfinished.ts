@@ -8,7 +8,6 @@ import {
   cleanUp,
   findLeftovers,
   findLeftSnapshot,
-  type OwnerMark,
   type ResumeMark,
   readOwnerMark,
   removed,
@@ -33,20 +32,25 @@ export function resumeMark({ id }: Repository, plan: BackupPlan, now: number): R
   return { repositoryId: id, until: new Date(now + resumeWithinMs).toISOString() };
 }
 
-/** The snapshot of the run that the plan goes on with, which is this run's from now on, and what is recorded of it. */
-export async function resumeSnapshot(
+/** The run that a plan goes on with: its snapshot, which is still marked as that run's, and what is recorded of it. */
+export interface Resumed {
+  readonly snapshot: Snapshot;
+  readonly unfinished: UnfinishedRun;
+}
+
+/** Finds the run that a plan goes on with. Changes nothing. */
+export async function findResumed(
   host: Host,
   repository: Repository,
   vm: VmRecord,
-  { vm: { name }, resume: { snapshotUuid: uuid, runId } }: Pick<BackupPlan, 'vm'> & { readonly resume: ResumePlan },
-  by: Omit<OwnerMark, 'uuid' | 'state' | 'keptFor'>,
+  { snapshotUuid: uuid, runId }: ResumePlan,
   recorder: RunRecorder,
   options: CallOptions & { readonly now: number },
-): Promise<{ readonly snapshot: Snapshot; readonly unfinished: UnfinishedRun }> {
+): Promise<Resumed> {
   const unfinished = await repository.inspectUnfinished(vm.uuid, options);
   const left = await findLeftSnapshot(host, vm, { uuid, repositoryId: repository.id, now: options.now });
   if (unfinished === undefined || unfinished.snapshot.uuid !== uuid || left === undefined) {
-    const message = `the plan for ${name} no longer fits: run ${runId} cannot be gone on with; plan again`;
+    const message = `the plan for ${vm.name_label} no longer fits: run ${runId} cannot be gone on with; plan again`;
     throw new BackupError('PLAN_STALE', message, { retryable: true, facts: { vmUuid: vm.uuid, runId } });
   }
   for (const subject of unfinished.trackingEnabled) {
@@ -54,8 +58,7 @@ export async function resumeSnapshot(
     recorder.decide({ subject, topic: 'tracking', choice: 'enabled', reason });
   }
   const { takenAt, consistency } = unfinished.snapshot;
-  const adopted = await adoptSnapshot(host, left, by, options);
-  return { snapshot: { ...adopted, takenAt: Date.parse(takenAt), consistency }, unfinished };
+  return { snapshot: { ...left, takenAt: Date.parse(takenAt), consistency }, unfinished };
 }
 
 /** Records what a later run needs to go on with this one. */

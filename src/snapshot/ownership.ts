@@ -156,6 +156,22 @@ export async function writeMark(host: Host, type: 'VM' | 'VDI', ref: string, key
 }
 
 /**
+ * Sets one key of the `other_config` of an object of ours, in one step: whoever dies there has not lost its mark.
+ *
+ * @internal
+ */
+export async function replaceMark(
+  host: Host,
+  type: 'VM' | 'VDI',
+  ref: string,
+  key: string,
+  mark: object,
+): Promise<void> {
+  const { other_config } = await host.getRecord(type, ref);
+  await host.call(`${type}.set_other_config`, ref, { ...other_config, [key]: JSON.stringify(mark) });
+}
+
+/**
  * Takes one key out of an object's `other_config`; a missing key is no error to the host.
  *
  * @internal

@@ -1,7 +1,7 @@
 import type { CallOptions } from '../core/index.ts';
 import type { Host, VmRecord } from '../host/index.ts';
 import type { SnapshotDisk } from './mark-snapshot.ts';
-import { OWNER_KEY, type OwnerMark, readOwnerMark, writeMark } from './ownership.ts';
+import { OWNER_KEY, type OwnerMark, readOwnerMark, replaceMark } from './ownership.ts';
 import type { Snapshot } from './take-snapshot.ts';
 
 /**
@@ -56,8 +56,8 @@ export async function adoptSnapshot<T extends LeftSnapshot>(
   const mark: OwnerMark = { ...by, uuid: snapshot.uuid, state: 'working' };
   for (const { snapshotVdiRef, snapshotVdiUuid } of snapshot.disks) {
     signal?.throwIfAborted();
-    await writeMark(host, 'VDI', snapshotVdiRef, OWNER_KEY, { ...mark, uuid: snapshotVdiUuid });
+    await replaceMark(host, 'VDI', snapshotVdiRef, OWNER_KEY, { ...mark, uuid: snapshotVdiUuid });
   }
-  await writeMark(host, 'VM', snapshot.ref, OWNER_KEY, mark);
+  await replaceMark(host, 'VM', snapshot.ref, OWNER_KEY, mark);
   return { ...snapshot, mark };
 }

@@ -13,6 +13,7 @@ import {
   type ResumeMark,
   type Runner,
   removeMark,
+  replaceMark,
   workingName,
   writeMark,
 } from './ownership.ts';
@@ -137,9 +138,9 @@ export async function makeSnapshot(host: Host, vm: VmRecord, options: TakeSnapsh
 export async function keepSnapshot(host: Host, snapshot: Snapshot, keptFor: KeptFor, name: string): Promise<void> {
   const kept = { ...snapshot.mark, state: 'kept', keptFor } as const;
   for (const disk of snapshot.disks) {
-    await writeMark(host, 'VDI', disk.snapshotVdiRef, OWNER_KEY, { ...kept, uuid: disk.snapshotVdiUuid });
+    await replaceMark(host, 'VDI', disk.snapshotVdiRef, OWNER_KEY, { ...kept, uuid: disk.snapshotVdiUuid });
   }
-  await writeMark(host, 'VM', snapshot.ref, OWNER_KEY, kept);
+  await replaceMark(host, 'VM', snapshot.ref, OWNER_KEY, kept);
   await host.call('VM.set_name_label', snapshot.ref, name);
 }
 

@@ -79,7 +79,7 @@ export async function openVhdDraft(path: string, journalPath: string, options: V
 }
 
 function openForWriting(path: string): Promise<FileHandle> {
-  return open(path, constants.O_RDWR | constants.O_CREAT, 0o600);
+  return open(path, constants.O_RDWR | constants.O_CREAT, 0o644);
 }
 
 class Draft implements VhdDraft {

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { readdir, readFile, writeFile } from 'node:fs/promises';
+import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { backupVm, discardUnfinished, type PlanBackupOptions, planBackup, runBackup } from '../../src/backup/index.ts';
@@ -159,6 +159,50 @@ test('what was asked for before counts as done: the first run and the second mak
   const { manifest, point } = await backupVm(pool.host, pool.repository, { vm: vm.uuid, digestDisks: true });
   await expectPoint(pool, point, vm, hashes);
   expect(manifest.disks.map(({ mode }) => mode)).toEqual(['full', 'full']);
+});
+
+test('a failure before anything is moved leaves what there was to go on with', async () => {
+  await using pool = await startPool();
+  const vm = await makeVm(pool);
+  const base = await backupVm(pool.host, pool.repository, { vm: vm.uuid });
+  await pool.simulator.writeDisk(vm.uuid, '0', 3 * MIB, randomBytes(20 * MIB));
+  const hashes = await hashesOf(pool, vm);
+  await cutShort(pool, vm, 8 * MIB);
+  for (const method of [
+    'VDI.list_changed_blocks',
+    'VM.set_other_config',
+    'VDI.get_nbd_info',
+    'VDI.set_other_config',
+  ]) {
+    const disarm = pool.simulator.fault('call-error', { method, code: 'INTERNAL_ERROR', params: ['for once'] });
+    await pool.simulator.writeDisk(vm.uuid, '1', 0, randomBytes(MIB));
+    const outcome = await backupVm(pool.host, pool.repository, { vm: vm.uuid }).catch((error: unknown) => error);
+    disarm();
+    if (outcome instanceof RunError) expect(outcome.report.resumableUntil, method).toBeDefined();
+    else expect((outcome as Awaited<ReturnType<typeof backupVm>>).manifest.base, method).toBe(base.point.point);
+    if (!(outcome instanceof RunError)) break;
+    expect((await onHost(pool, vm)).leftovers).toEqual([]);
+  }
+  if ((await pool.repository.list()).length === 1) await backupVm(pool.host, pool.repository, { vm: vm.uuid });
+  const points = await pool.repository.list();
+  expect(points).toHaveLength(2);
+  await expectPoint(pool, points[1]!, vm, hashes);
+  await expectOver(pool, vm);
+});
+
+test('sampled blocks are compared again, and files have the mode that others have', async () => {
+  await using pool = await startPool();
+  const vm = await makeVm(pool);
+  const first = await backupVm(pool.host, pool.repository, { vm: vm.uuid });
+  await pool.simulator.writeDisk(vm.uuid, '0', 3 * MIB, randomBytes(20 * MIB));
+  const hashes = await hashesOf(pool, vm);
+  await cutShort(pool, vm, 8 * MIB, { sampleUnchanged: 5 });
+  const { point, manifest } = await backupVm(pool.host, pool.repository, { vm: vm.uuid, sampleUnchanged: 5 });
+  await expectPoint(pool, point, vm, hashes);
+  expect(manifest.decisions.filter(({ topic }) => topic === 'truth-check')).not.toEqual([]);
+  const modeOf = async (name: string) => (await stat(join(pool.folder, 'vms', vm.uuid, name))).mode & 0o777;
+  const [was, is] = await Promise.all([first.manifest, manifest].map(({ disks }) => modeOf(disks[0]!.file!)));
+  expect(is).toBe(was);
 });
 
 test('an abort is a way to be cut short', async () => {
