@@ -173,10 +173,11 @@ async function purge(
  */
 export async function undo(
   host: Host,
+  repository: Repository,
   plan: BackupPlan,
   writer: PointWriter | undefined,
   recorder: RunRecorder,
-  { clock, cleanUpMs = CLEAN_UP_MS, left }: UndoOptions,
+  { clock, cleanUpMs = CLEAN_UP_MS, left, isLost }: UndoOptions,
 ): Promise<void> {
   const { receipt, runId, decisions } = recorder;
   const signal = AbortSignal.timeout(cleanUpMs);
@@ -184,7 +185,7 @@ export async function undo(
     const { point } = writer;
     receipt.push({ kind: 'point', uuid: point, name: point, ...(await removed(() => writer.abort())) });
   }
-  if (left !== undefined) return putAside(host, left, recorder);
+  if (left !== undefined) return putAside(host, repository, plan, left, recorder, { clock, signal, isLost });
   const discarded = await removed(async () => {
     receipt.push(...(await discardRun(host, plan.vm.uuid, runId, { signal, clock })));
   });
@@ -203,6 +204,8 @@ export async function undo(
 interface UndoOptions extends RunBackupOptions {
   /** The snapshot of a run that a later one may go on with. */
   readonly left: Snapshot | undefined;
+  /** Has another writer taken the lease? */
+  readonly isLost: boolean;
 }
 
 /** Removes the bases of older points; one that the host does not give up is a warning, and the next run's work. */

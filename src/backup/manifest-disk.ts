@@ -33,7 +33,7 @@ export function manifestDisk(plan: DiskPlan, done?: Transferred): ManifestDisk {
     digest: layer.digest,
     bytesMoved,
     changedBytes: job.delta?.changed?.changedBytes,
-    trackingEnabled: ledger('tracking')?.choice === 'enabled',
+    trackingEnabled: ledger('tracking')?.choice.startsWith('enabled') === true,
   };
 }
 

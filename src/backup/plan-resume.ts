@@ -61,6 +61,8 @@ async function whyNot(
   if (plan.quiesce === 'require' && snapshot.consistency.achieved !== 'quiesced') return 'its snapshot is not quiesced';
   const left = await findLeftSnapshot(host, vm, { uuid: snapshot.uuid, repositoryId: repository.id, now });
   if (left === undefined) return 'its snapshot is gone, or has become a base';
+  const latest = await repository.latest(vm.uuid, 'changed-blocks', { onBroken: () => {} });
+  if (latest?.snapshot.uuid === snapshot.uuid) return 'its point exists';
   const included = plan.disks.filter(({ mode }) => mode !== 'excluded');
   if (included.length !== known.length || left.disks.length !== known.length) return 'the disks are not the same';
   for (const disk of included) {
@@ -73,7 +75,7 @@ async function whyNot(
   return undefined;
 }
 
+/** A full may have been a delta that fell back on the way: where a delta can be had now, all the better. */
 function isSame({ mode, base }: DiskPlan, before: UnfinishedRun['disks'][number]): boolean {
-  // A delta that fell back on the way is a full now, and may as well be one.
-  return mode === before.mode && (mode === 'full' || base?.point === before.basePoint);
+  return before.mode === 'full' || (mode === 'delta' && base?.point === before.basePoint);
 }

@@ -144,6 +144,7 @@ export async function runBackup(
           };
     recorder.stage('commit');
     const kept = plan.keepForIncremental && isBase(plan, type, snapshot);
+    if (kept) await lease.assertHeld({ signal }); // who has gone on with this snapshot may have kept it for a point of theirs
     if (kept) await keepForNext(host, repository, plan, snapshot, writer.point);
     const manifest = await writer.commit(
       {
@@ -169,8 +170,9 @@ export async function runBackup(
     return { point: { vmUuid: uuid, point: manifest.point }, manifest, report: recorder.report('success') };
   } catch (error) {
     if (!isWorthResuming(error)) left = undefined;
-    await undo(host, plan, writer, recorder, { ...given, left });
-    const isOver = unfinished !== undefined && left === undefined && taken?.signal.aborted === false;
+    const isLost = taken?.signal.aborted === true;
+    await undo(host, repository, plan, writer, recorder, { ...given, left, isLost });
+    const isOver = unfinished !== undefined && left === undefined && !isLost;
     if (isOver) await forgetAtEnd(repository, uuid, recorder, given);
     throw recorder.failure(error, stop);
   } finally {
@@ -330,15 +332,11 @@ async function transferAll(
             ...options,
             vmUuid: plan.vm.uuid,
             vhdUuid: draft.vhdUuid,
-            onResumed(movedBytes, offset) {
+            onResumed(movedBytes, offset, anew) {
               resumed = movedBytes;
-              const choice = `from byte ${offset} on`;
-              recorder.decide({
-                subject: diskId,
-                topic: 'resume',
-                choice,
-                reason: 'what lies before was moved before',
-              });
+              const choice = anew ? 'its export begins anew' : `from byte ${offset} on`;
+              const reason = anew ? 'no host offers the disk over NBD' : 'what lies before was moved before';
+              recorder.decide({ subject: diskId, topic: 'resume', choice, reason });
             },
           });
     const layer = await meter.untilDone(moving);

@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
 import { restrictToChanges } from '../cbt/index.ts';
 import { BackupError, type CallOptions, type TransferMeter } from '../core/index.ts';
-import type { Disk } from '../disk/index.ts';
+import { type Disk, type Extent, type RangeOptions, rangeOf } from '../disk/index.ts';
 import type { Host } from '../host/index.ts';
 import { type PointWriter, type Store, stageDraft } from '../store/index.ts';
-import { openVhdDraft, readVhdStream, type VhdDraft } from '../vhd/index.ts';
+import { openVhdDraft, readVhdStream, VHD_BLOCK_SIZE, type VhdDraft } from '../vhd/index.ts';
 import {
   assertSize,
   countBlocks,
@@ -23,8 +23,8 @@ export interface TransferToDraftOptions extends TransferOptions {
   readonly vmUuid: string;
   /** That the layer has, in whatever process it becomes whole. */
   readonly vhdUuid: string;
-  /** An earlier run has moved so many bytes: the disk is dealt with up to `offset`. */
-  readonly onResumed: (movedBytes: number, offset: number) => void;
+  /** An earlier run has dealt with the disk up to `offset`, and moved so many bytes; `anew`: the host's export begins again. */
+  readonly onResumed: (movedBytes: number, offset: number, anew: boolean) => void;
 }
 
 /** A layer that is whole, and no file of the point yet. */
@@ -50,15 +50,16 @@ export async function transferToDraft(
   options: TransferToDraftOptions,
 ): Promise<DraftedLayer> {
   const { plan, snapshot, delta } = job;
-  const { vmUuid, vhdUuid: uuid, timestamp, signal, onResumed } = options;
+  const { vmUuid, vhdUuid: uuid, timestamp, signal } = options;
   const { layer, journal } = await stageDraft(store, vmUuid, plan.vdiUuid, { signal });
   const { digests, onBlock } = digestBlocks(snapshot.size);
   const parent = delta && linkTo(plan, delta.parent);
   const identity = { size: snapshot.size, source: sourceOf(job), uuid, timestamp, parent };
   await using draft = await openVhdDraft(layer.path, journal.path, { ...identity, onBlock, signal });
-  const { offset } = draft;
-  if (offset > 0) onResumed(await bytesBefore(offset, delta, options.mergeGap), offset);
-  const transport = offset < snapshot.size ? await fill(host, draft, job, options) : wholeTransport(job);
+  const isWhole = draft.offset === snapshot.size;
+  if (isWhole) tellResumed(draft, job, options);
+  const mustCheck = delta?.changed !== undefined && options.sampleUnchanged > 0;
+  const transport = isWhole && !mustCheck ? wholeTransport(job) : await fill(host, draft, job, options);
   const { footer } = await draft.finish();
   return {
     transport,
@@ -80,31 +81,69 @@ async function fill(
   { plan, snapshot, delta }: DiskJob,
   options: TransferToDraftOptions,
 ): Promise<StoredLayer['transport']> {
-  const { mergeGap, network, sampleUnchanged, openBase, onTruth, signal, onMoved, meter } = options;
+  const { mergeGap, network, sampleUnchanged, openBase, onTruth, signal, onMoved, onRetry, meter } = options;
   const { snapshotVdiRef: ref, size } = snapshot;
   if (delta === undefined && draft.offset === 0) return fillFromExport(host, draft, { plan, snapshot }, options);
   let opened: Disk;
   try {
-    opened = await host.openNbd(ref, { network, signal });
+    opened = await host.openNbd(ref, { network, onRetry, signal });
   } catch (error) {
     const isMissing = error instanceof BackupError && error.code === 'NBD_UNAVAILABLE';
     if (delta !== undefined || !isMissing) throw error;
+    options.onResumed(0, draft.offset, true);
     return fillFromExport(host, draft, { plan, snapshot }, options);
   }
   await using nbd = opened;
   assertSize(plan, 'the NBD export', nbd.size, size);
   const counted = countReads(nbd, onMoved);
+  if (draft.offset < size) tellResumed(draft, { plan, snapshot, delta }, options);
   const through = <T>(blocks: AsyncIterable<T>) => meter.through(blocks);
   if (delta?.changed === undefined) {
-    await draft.write(counted, { through, signal });
+    await draft.write(await writtenOnly(host, counted, { plan, snapshot }, { signal }), { through, signal });
     return 'nbd';
   }
   if (sampleUnchanged > 0) {
     await using base = await openBase(plan.base!, plan.vdiUuid);
     onTruth(plan.vdiUuid, await compareUnchanged(counted, base, delta.changed, sampleUnchanged, { signal }));
   }
-  await draft.write(restrictToChanges(counted, delta.changed, { mergeGap }), { through, signal });
+  if (draft.offset < size) {
+    await draft.write(restrictToChanges(counted, delta.changed, { mergeGap }), { through, signal });
+  }
   return 'nbd';
+}
+
+/**
+ * The disk without what was never written, where the host's export tells that: its head, a few MiB at most, is asked for and the
+ * rest given up. Over NBD alone a host calls everything data, and the rest of a thin disk would be many times its export.
+ */
+async function writtenOnly(
+  host: Host,
+  disk: Disk,
+  { plan, snapshot }: Pick<DiskJob, 'plan' | 'snapshot'>,
+  { signal }: CallOptions,
+): Promise<Disk> {
+  if (plan.transport !== 'vhd') return disk;
+  await using transfer = await host.exportDisk(snapshot.snapshotVdiRef, { format: 'vhd', signal });
+  await using exported = await readVhdStream(transfer.chunks, { signal });
+  const { blockIndexes, kind, size } = exported;
+  if (kind !== 'dynamic' || size !== disk.size) return disk;
+  async function* extents(options: RangeOptions = {}): AsyncGenerator<Extent, void> {
+    const { offset, end } = rangeOf('disk', size, options);
+    let at = offset;
+    for (const index of blockIndexes) {
+      const [from, to] = [Math.max(index * VHD_BLOCK_SIZE, at), Math.min((index + 1) * VHD_BLOCK_SIZE, end)];
+      if (from >= to) continue;
+      if (from > at) yield { offset: at, length: from - at, kind: 'zero' };
+      yield { offset: from, length: to - from, kind: 'data' };
+      at = to;
+    }
+    if (end > at) yield { offset: at, length: end - at, kind: 'zero' };
+  }
+  return { ...disk, extents };
+}
+
+function tellResumed({ offset }: VhdDraft, { delta }: DiskJob, { mergeGap, onResumed }: TransferToDraftOptions): void {
+  if (offset > 0) onResumed(bytesBefore(offset, delta, mergeGap), offset, false);
 }
 
 async function fillFromExport(
@@ -143,7 +182,7 @@ function sourceOf({ snapshot: { snapshotVdiUuid }, delta }: DiskJob): string {
 }
 
 /** Bytes that lie before `offset` and had to be moved. */
-async function bytesBefore(offset: number, delta: DiskDelta | undefined, mergeGap: number): Promise<number> {
+function bytesBefore(offset: number, delta: DiskDelta | undefined, mergeGap: number): number {
   if (delta?.changed === undefined) return offset;
   let bytes = 0;
   for (const extent of delta.changed.extents({ mergeGap })) {

@@ -32,6 +32,9 @@ export function resumeMark({ id }: Repository, plan: BackupPlan, now: number): R
   return { repositoryId: id, until: new Date(now + resumeWithinMs).toISOString() };
 }
 
+/** Of tracking: not this run's to turn off, whatever becomes of it. Somebody else may have built on it since. */
+const ENABLED_BEFORE = 'enabled before';
+
 /** The run that a plan goes on with: its snapshot, which is still marked as that run's, and what is recorded of it. */
 export interface Resumed {
   readonly snapshot: Snapshot;
@@ -55,7 +58,7 @@ export async function findResumed(
   }
   for (const subject of unfinished.trackingEnabled) {
     const reason = 'by the run that this one goes on with';
-    recorder.decide({ subject, topic: 'tracking', choice: 'enabled', reason });
+    recorder.decide({ subject, topic: 'tracking', choice: ENABLED_BEFORE, reason });
   }
   const { takenAt, consistency } = unfinished.snapshot;
   return { snapshot: { ...left, takenAt: Date.parse(takenAt), consistency }, unfinished };
@@ -86,7 +89,7 @@ export async function recordUnfinished(
       vhdUuid: before?.disks.find((disk) => disk.vdiUuid === vdiUuid)?.vhdUuid ?? randomUUID(),
     })),
     trackingEnabled: recorder.decisions
-      .filter(({ topic, choice }) => topic === 'tracking' && choice === 'enabled')
+      .filter(({ topic, choice }) => topic === 'tracking' && ['enabled', ENABLED_BEFORE].includes(choice))
       .map(({ subject }) => subject),
   };
   // A run that is not to be gone on with leaves no record; what an earlier one has stays until this one ends.
@@ -102,24 +105,39 @@ export function isWorthResuming(error: unknown): boolean {
   return !(error instanceof BackupError && POINTLESS.has(error.code));
 }
 
-/** Puts a run that failed aside: its snapshot stays, and tracking, and the VM may migrate again. */
-export async function putAside(host: Host, snapshot: Snapshot, recorder: RunRecorder): Promise<void> {
+/** Puts a run that failed aside: its snapshot stays, and tracking, and the VM may migrate again. Its time begins now. */
+export async function putAside(
+  host: Host,
+  repository: Repository,
+  plan: BackupPlan,
+  { consistency, takenAt, ...snapshot }: Snapshot,
+  recorder: RunRecorder,
+  { clock = systemClock, signal, isLost }: CleanUpOptions & { readonly isLost: boolean },
+): Promise<void> {
   const { receipt, runId, decisions } = recorder;
   const { uuid, vmUuid, vmRef, mark } = snapshot;
+  const name = plan.vm.name;
+  if (!isLost) recorder.resumableUntil = mark.resume?.until;
   const { error } = await removed(async () => {
+    if (isLost) return; // another run has it now
     const record = await host.findRecord('VM', uuid);
-    const now = record && readOwnerMark(record);
-    // It had become the base of a point that never came to be.
-    if (now?.state === 'kept' && now.runId === runId) await adoptSnapshot(host, snapshot, mark);
+    if (record === undefined || readOwnerMark(record)?.runId !== runId) return; // not this run's yet, or another's by now
+    const resume = resumeMark(repository, plan, clock.now());
+    // It may have become the base of a point that never came to be.
+    await adoptSnapshot(host, snapshot, { ...mark, resume });
+    const found = await repository.inspectUnfinished(vmUuid, { signal });
+    if (found?.runId !== runId || resume === undefined) return;
+    await writeUnfinished(repository.store, vmUuid, { ...found, until: resume.until }, { signal });
+    recorder.resumableUntil = resume.until;
   });
-  receipt.push({ kind: 'snapshot', uuid, name: `of run ${runId}`, state: 'kept', error });
+  receipt.push({ kind: 'snapshot', uuid, name, state: 'kept', ...(error !== undefined && { error }) });
   const unblocked = await removed(() => unblockMigration(host, { ref: vmRef }, runId));
-  if (unblocked.state === 'left') receipt.push({ kind: 'block', uuid: vmUuid, name: `of run ${runId}`, ...unblocked });
+  if (unblocked.state === 'left') receipt.push({ kind: 'block', uuid: vmUuid, name, ...unblocked });
   for (const { subject, topic, choice } of decisions) {
     if (topic !== 'tracking' || choice !== 'enabled') continue;
-    receipt.push({ kind: 'tracking', uuid: subject, name: '', state: 'kept' });
+    const disk = plan.disks.find(({ vdiUuid }) => vdiUuid === subject)?.name ?? '';
+    receipt.push({ kind: 'tracking', uuid: subject, name: disk, state: 'kept' });
   }
-  recorder.resumableUntil = mark.resume?.until;
 }
 
 /** How {@link discardUnfinished} works. */

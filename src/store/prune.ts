@@ -267,12 +267,13 @@ async function readMany(
   const names = order.map((at) => manifestName(ids[at]!));
   let index = 0;
   for await (const bytes of store.readMany(names, LONGEST_MANIFEST, options)) {
-    const at = order[index++]!;
+    const at = order[index++];
+    if (at === undefined) break;
     const id = ids[at]!;
     if (bytes === undefined) left.push(at);
     else found[at] = readingOf(id, bytes);
   }
-  return left;
+  return [...left, ...order.slice(index)]; // a store that told of too few has not told that the others are gone
 }
 
 function readingOf(id: PointId, bytes: Uint8Array): Reading {

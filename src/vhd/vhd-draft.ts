@@ -1,5 +1,5 @@
 import { constants } from 'node:fs';
-import { type FileHandle, open } from 'node:fs/promises';
+import { type FileHandle, open, rm, stat } from 'node:fs/promises';
 import { isZero } from '../bytes/index.ts';
 import type { Disk } from '../disk/index.ts';
 import { BITMAP_SIZE, STRIDE, VHD_BLOCK_SIZE } from './constants.ts';
@@ -61,12 +61,14 @@ export interface VhdDraft extends AsyncDisposable {
 export async function openVhdDraft(path: string, journalPath: string, options: VhdDraftOptions): Promise<VhdDraft> {
   const { size, source, onBlock, signal } = options;
   const identity = resolveIdentity(size, options);
+  const what = JSON.stringify({ source, ...identity });
+  await removeUnlessOf(what, path, journalPath);
   const file = await openForWriting(path);
   try {
     const journalFile = await openForWriting(journalPath);
     try {
       const draft = new Draft(file, path, journalFile, identity, onBlock);
-      await draft.recover(JSON.stringify({ source, ...identity }), signal);
+      await draft.recover(what, signal);
       return draft;
     } catch (error) {
       await journalFile.close();
@@ -76,6 +78,32 @@ export async function openVhdDraft(path: string, journalPath: string, options: V
     await file.close();
     throw error;
   }
+}
+
+/**
+ * Takes the names of a draft of something else away, instead of emptying its files: somebody who has slept may still write to
+ * them. The same where the file has another name by now: it was published, and belongs to a point.
+ */
+async function removeUnlessOf(what: string, path: string, journalPath: string): Promise<void> {
+  const found = await stat(path).catch(ignoreMissing);
+  const isOf = found !== undefined && found.nlink === 1 && (await isJournalOf(what, journalPath));
+  if (isOf) return;
+  await rm(path, { force: true });
+  await rm(journalPath, { force: true });
+}
+
+async function isJournalOf(what: string, path: string): Promise<boolean> {
+  const file = await open(path, 'r').catch(ignoreMissing);
+  if (file === undefined) return false;
+  try {
+    return await new DraftJournal(file).isOf(what);
+  } finally {
+    await file.close();
+  }
+}
+
+function ignoreMissing(error: NodeJS.ErrnoException): undefined {
+  if (error.code !== 'ENOENT') throw error;
 }
 
 function openForWriting(path: string): Promise<FileHandle> {
@@ -118,6 +146,7 @@ class Draft implements VhdDraft {
   async recover(what: string, signal: AbortSignal | undefined): Promise<void> {
     const { size } = this.#identity;
     if (!(await this.#journal.isOf(what))) {
+      await this.#assertOurs();
       await this.#journal.begin(what);
       await this.#file.truncate();
       return;
@@ -133,12 +162,26 @@ class Draft implements VhdDraft {
       }
       this.#next = index + 1;
     }
+    await this.#assertOurs();
     await this.#journal.cut();
     await this.#file.truncate(this.#end);
   }
 
-  async write(from: Disk | SizedBlocks, options: Pick<VhdBlocksOptions, 'readAhead' | 'signal'> = {}): Promise<void> {
-    for await (const block of this.#missing(from, options)) {
+  /**
+   * Throws where somebody else has taken the draft, and published it or begun it anew: who slept for minutes must not write to
+   * what is a point's by now.
+   */
+  async #assertOurs(): Promise<void> {
+    const [here, named] = [await this.#file.stat(), await stat(this.#path).catch(ignoreMissing)];
+    if (named !== undefined && named.ino === here.ino && here.nlink === 1) return;
+    throw new Error(`${this.#path} is not the draft any more that was opened: another writer has taken it`);
+  }
+
+  async write(
+    from: Disk | SizedBlocks,
+    { through = (blocks) => blocks, ...options }: WriteDraftOptions = {},
+  ): Promise<void> {
+    for await (const block of through(this.#missing(from, options))) {
       options.signal?.throwIfAborted();
       if (block.index < this.#next) continue;
       await this.#put(block);
@@ -149,6 +192,7 @@ class Draft implements VhdDraft {
 
   async finish(): Promise<WrittenVhd> {
     if (this.offset < this.#identity.size) throw new RangeError(`the draft ends at ${this.offset}`);
+    await this.#assertOurs();
     return sealVhd(this.#file, this.#path, this.#identity, this.#indexes);
   }
 
@@ -185,6 +229,7 @@ class Draft implements VhdDraft {
   }
 
   async #put(block: VhdBlock): Promise<void> {
+    await this.#assertOurs();
     const { index, bytes } = block;
     const { kind, size } = this.#identity;
     if (kind === 'dynamic' && isZero(bytes.subarray(BITMAP_SIZE))) {

@@ -168,12 +168,7 @@ test('a failure before anything is moved leaves what there was to go on with', a
   await pool.simulator.writeDisk(vm.uuid, '0', 3 * MIB, randomBytes(20 * MIB));
   const hashes = await hashesOf(pool, vm);
   await cutShort(pool, vm, 8 * MIB);
-  for (const method of [
-    'VDI.list_changed_blocks',
-    'VM.set_other_config',
-    'VDI.get_nbd_info',
-    'VDI.set_other_config',
-  ]) {
+  for (const method of ['VDI.list_changed_blocks', 'VM.set_other_config', 'VDI.get_nbd_info', 'VDI.set_other_config']) {
     const disarm = pool.simulator.fault('call-error', { method, code: 'INTERNAL_ERROR', params: ['for once'] });
     await pool.simulator.writeDisk(vm.uuid, '1', 0, randomBytes(MIB));
     const outcome = await backupVm(pool.host, pool.repository, { vm: vm.uuid }).catch((error: unknown) => error);
@@ -355,7 +350,8 @@ test('a run that is not to be gone on with leaves nothing, even if it went on wi
   const { report } = await cutShort(pool, vm, 20 * MIB, { resumable: false });
   expect(report.resumableUntil).toBeUndefined();
   expect(await onHost(pool, vm)).toMatchObject({ snapshots: [], disks: 0, leftovers: [] });
-  for (const { uuid } of vm.disks) expect((await pool.host.getRecord('VDI', uuid)).cbt_enabled).toBe(false);
+  // Tracking was turned on by the first run, and somebody else may have built on it since.
+  for (const { uuid } of vm.disks) expect((await pool.host.getRecord('VDI', uuid)).cbt_enabled).toBe(true);
   await expectOver(pool, vm);
 });
 
