@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { directoryStore, openRepository, serveNbd } from 'xen-backup-sdk';
 
 const [folder = '', vm = '', wanted = 'latest', device = '0'] = process.argv.slice(2);
-const repository = await openRepository(await directoryStore(folder));
+const repository = await openRepository(await directoryStore(folder), { create: false });
 const points = await repository.list({ vm });
 const id = wanted === 'latest' ? points.at(-1) : points.find(({ point }) => point === wanted);
 const entry = id && (await repository.get(id)).disks.find((disk) => disk.device === device);
