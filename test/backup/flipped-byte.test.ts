@@ -91,7 +91,7 @@ test('any byte of any file that flips: the file is named, and the points that it
         });
       },
     ),
-    { numRuns: 250 },
+    { numRuns: 100 },
   );
   expect(await repository.verify('all', { level: 'content' })).toMatchObject({ ok: true, orphans: [] });
 });

@@ -1,74 +1,16 @@
 import { randomBytes } from 'node:crypto';
-import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { backupVm, discardUnfinished, type PlanBackupOptions, planBackup, runBackup } from '../../src/backup/index.ts';
 import { RunError } from '../../src/core/index.ts';
-import { hashDisk } from '../../src/disk/index.ts';
 import { cleanUp, findLeftovers } from '../../src/snapshot/index.ts';
-import type { PointId } from '../../src/store/index.ts';
 import { manualClock } from '../support/manual-clock.ts';
 import { type Pool, startPool } from '../support/pool.ts';
-import { bundleChild, runChild } from '../support/run-child.ts';
-import { makeTempDir } from '../support/temp-dir.ts';
+import { cutShort, expectOver, expectPoint, hashesOf, makeVm, onHost, type Vm } from './resume-support.ts';
 
 const MIB = 1024 * 1024;
 const DAY = 24 * 3600 * 1000;
-
-async function makeVm({ simulator }: Pool) {
-  const vm = await simulator.createVm({ name: 'web', disks: [{ size: 32 * MIB }, { size: 24 * MIB }] });
-  await simulator.writeDisk(vm.uuid, '0', 0, randomBytes(32 * MIB));
-  await simulator.writeDisk(vm.uuid, '1', 4 * MIB, randomBytes(16 * MIB));
-  return vm;
-}
-
-type Vm = Awaited<ReturnType<typeof makeVm>>;
-
-/** Backs up until so many bytes of the disk have come, then fails. */
-async function cutShort(pool: Pool, vm: Vm, atBytes: number, options: Partial<PlanBackupOptions> = {}, disk = 0) {
-  const all = { resumable: true, ...options, vm: vm.uuid };
-  const error = await backupVm(pool.host, pool.repository, {
-    ...all,
-    onProgress(event) {
-      if (event.kind !== 'bytes-moved' || event.diskId !== vm.disks[disk]!.uuid) return;
-      if (event.movedBytes >= atBytes) throw new Error('the line is cut');
-    },
-  }).catch((reason: unknown) => reason);
-  if (!(error instanceof RunError)) throw new Error(`expected a failure, got ${String(error)}`);
-  return error;
-}
-
-const hashesOf = ({ simulator }: Pool, vm: Vm) => Promise.all(vm.disks.map(({ uuid }) => simulator.hashDisk(uuid)));
-
-async function expectPoint({ repository }: Pool, point: PointId, vm: Vm, hashes: readonly string[]) {
-  expect((await repository.verify(point, { level: 'content' })).ok).toBe(true);
-  for (const [i, { uuid }] of vm.disks.entries()) {
-    await using disk = await repository.openDisk(point, uuid);
-    expect(await hashDisk(disk)).toBe(hashes[i]);
-  }
-}
-
-/** What is kept for a later run: names in the store's folder of temporary files. */
-async function keptFiles({ folder }: Pool): Promise<string[]> {
-  return (await readdir(join(folder, '.tmp'))).sort();
-}
-
-async function onHost({ host }: Pool, vm: Vm) {
-  const live = await host.getRecord('VM', vm.uuid);
-  return {
-    snapshots: (await host.listRecords('VM')).filter((one) => one.is_a_snapshot).map(({ uuid }) => uuid),
-    disks: (await host.listRecords('VDI')).filter((one) => one.is_a_snapshot).length,
-    marks: Object.keys(live.other_config).filter((key) => key.startsWith('xen-backup-sdk')),
-    blocked: live.blocked_operations,
-    leftovers: await findLeftovers(host),
-  };
-}
-
-/** Nothing tells that there ever was a run that was cut short. */
-async function expectOver(pool: Pool, vm: Vm) {
-  expect(await pool.repository.inspectUnfinished(vm.uuid)).toBeUndefined();
-  expect(await keptFiles(pool)).toEqual([]);
-}
 
 const snapshotCalls = ({ simulator }: Pool) =>
   simulator.log.entries.filter(({ method }) => method.endsWith('VM.snapshot')).length;
@@ -409,37 +351,4 @@ test('options that cannot be are refused', async () => {
   for (const resumeWithinMs of [0, -1, Number.NaN, 8 * DAY]) {
     await expect(plan({ resumable: true, resumeWithinMs })).rejects.toThrow(RangeError);
   }
-});
-
-test('after a kill at any stage the next run goes on where it can, and is right', { timeout: 120_000 }, async () => {
-  await using dir = await makeTempDir();
-  const child = await bundleChild('kill-child', dir.path);
-  await using pool = await startPool();
-  const { simulator, host, repository, folder } = pool;
-  const { url, username, password, certificate } = simulator;
-  const vm = await makeVm(pool);
-  const strategy = 'changed-blocks';
-  const orders = { url, username, password, certificate, vm: vm.uuid, folder, strategy, resumable: true };
-  const resumed: string[] = [];
-  for (const killAt of ['snapshot', 'metadata', 'transfer', 'bytes-moved', 'disk-finished', 'commit', 'finish']) {
-    await simulator.writeDisk(vm.uuid, '0', 2 * MIB, randomBytes(24 * MIB));
-    const before = await hashesOf(pool, vm);
-    expect(await runChild(child, [JSON.stringify({ ...orders, killAt })])).toMatchObject({ signal: 'SIGKILL' });
-    await simulator.writeDisk(vm.uuid, '1', 5 * MIB, randomBytes(MIB));
-    const after = await hashesOf(pool, vm);
-    const plan = await planBackup(host, repository, { vm: vm.uuid });
-    if (plan.resume !== undefined) resumed.push(killAt);
-    const { point } = await runBackup(host, repository, plan);
-    await expectPoint(pool, point, vm, plan.resume === undefined ? after : before);
-    await expectOver(pool, vm);
-    const { snapshot } = await repository.get(point);
-    expect(await onHost(pool, vm), `after a kill at ${killAt}`).toEqual({
-      snapshots: [snapshot.uuid],
-      disks: 2,
-      marks: [],
-      blocked: {},
-      leftovers: [],
-    });
-  }
-  expect(resumed).toEqual(['metadata', 'transfer', 'bytes-moved', 'disk-finished', 'commit']);
 });

@@ -2,51 +2,18 @@ import { randomBytes, webcrypto } from 'node:crypto';
 import { link, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test, vi } from 'vitest';
-import {
-  backupVm,
-  type PlanBackupOptions,
-  planBackup,
-  type RunBackupOptions,
-  runBackup,
-} from '../../src/backup/index.ts';
+import { backupVm, type PlanBackupOptions, planBackup, runBackup } from '../../src/backup/index.ts';
 import { RunError, systemClock } from '../../src/core/index.ts';
-import { hashDisk } from '../../src/disk/index.ts';
 import { findLeftovers } from '../../src/snapshot/index.ts';
-import { directoryStore, openRepository, type PointId } from '../../src/store/index.ts';
+import { directoryStore, openRepository } from '../../src/store/index.ts';
 import { manualClock } from '../support/manual-clock.ts';
 import { type Pool, startPool } from '../support/pool.ts';
 import { bundleChild, runChild } from '../support/run-child.ts';
 import { makeTempDir } from '../support/temp-dir.ts';
+import { cutShort, expectOver, expectPoint, hashesOf, makeVm, onHost, type Vm } from './resume-support.ts';
 
 const MIB = 1024 * 1024;
 const DAY = 24 * 3600 * 1000;
-
-async function makeVm({ simulator }: Pool) {
-  const vm = await simulator.createVm({ name: 'web', disks: [{ size: 32 * MIB }, { size: 24 * MIB }] });
-  await simulator.writeDisk(vm.uuid, '0', 0, randomBytes(32 * MIB));
-  await simulator.writeDisk(vm.uuid, '1', 4 * MIB, randomBytes(16 * MIB));
-  return vm;
-}
-type Vm = Awaited<ReturnType<typeof makeVm>>;
-
-async function cutShort(
-  pool: Pool,
-  vm: Vm,
-  atBytes: number,
-  options: Partial<PlanBackupOptions & RunBackupOptions> = {},
-) {
-  const error = await backupVm(pool.host, pool.repository, {
-    resumable: true,
-    ...options,
-    vm: vm.uuid,
-    onProgress(event) {
-      if (event.kind !== 'bytes-moved' || event.diskId !== vm.disks[0]!.uuid) return;
-      if (event.movedBytes >= atBytes) throw new Error('the line is cut');
-    },
-  }).catch((reason: unknown) => reason);
-  if (!(error instanceof RunError)) throw new Error(`expected a failure, got ${String(error)}`);
-  return error;
-}
 
 /** All disks moved, then a failure. */
 async function cutAtTheEnd(pool: Pool, vm: Vm, options: Partial<PlanBackupOptions> = {}) {
@@ -60,16 +27,6 @@ async function cutAtTheEnd(pool: Pool, vm: Vm, options: Partial<PlanBackupOption
     },
   }).catch((reason: unknown) => reason);
   expect(error).toBeInstanceOf(RunError);
-}
-
-const hashesOf = ({ simulator }: Pool, vm: Vm) => Promise.all(vm.disks.map(({ uuid }) => simulator.hashDisk(uuid)));
-
-async function expectPoint({ repository }: Pool, point: PointId, vm: Vm, hashes: readonly string[]) {
-  for (const [i, { uuid }] of vm.disks.entries()) {
-    await using disk = await repository.openDisk(point, uuid);
-    expect(await hashDisk(disk)).toBe(hashes[i]);
-  }
-  expect((await repository.verify(point, { level: 'content' })).ok).toBe(true);
 }
 
 const snapshots = async ({ host }: Pool) =>
@@ -374,3 +331,36 @@ test.each(['snapshot', 'metadata', 'transfer', 'bytes-moved', 'disk-finished', '
     if (killAt !== 'finish') expect(plan.resume).toBeDefined();
   },
 );
+
+test('after a kill at any stage the next run goes on where it can, and is right', { timeout: 120_000 }, async () => {
+  await using dir = await makeTempDir();
+  const child = await bundleChild('kill-child', dir.path);
+  await using pool = await startPool();
+  const { simulator, host, repository, folder } = pool;
+  const { url, username, password, certificate } = simulator;
+  const vm = await makeVm(pool);
+  const strategy = 'changed-blocks';
+  const orders = { url, username, password, certificate, vm: vm.uuid, folder, strategy, resumable: true };
+  const resumed: string[] = [];
+  for (const killAt of ['snapshot', 'metadata', 'transfer', 'bytes-moved', 'disk-finished', 'commit', 'finish']) {
+    await simulator.writeDisk(vm.uuid, '0', 2 * MIB, randomBytes(24 * MIB));
+    const before = await hashesOf(pool, vm);
+    expect(await runChild(child, [JSON.stringify({ ...orders, killAt })])).toMatchObject({ signal: 'SIGKILL' });
+    await simulator.writeDisk(vm.uuid, '1', 5 * MIB, randomBytes(MIB));
+    const after = await hashesOf(pool, vm);
+    const plan = await planBackup(host, repository, { vm: vm.uuid });
+    if (plan.resume !== undefined) resumed.push(killAt);
+    const { point } = await runBackup(host, repository, plan);
+    await expectPoint(pool, point, vm, plan.resume === undefined ? after : before);
+    await expectOver(pool, vm);
+    const { snapshot } = await repository.get(point);
+    expect(await onHost(pool, vm), `after a kill at ${killAt}`).toEqual({
+      snapshots: [snapshot.uuid],
+      disks: 2,
+      marks: [],
+      blocked: {},
+      leftovers: [],
+    });
+  }
+  expect(resumed).toEqual(['metadata', 'transfer', 'bytes-moved', 'disk-finished', 'commit']);
+});
