@@ -11,6 +11,7 @@ import {
   readVhdStream,
   VHD_BLOCK_SIZE,
   type VhdIdentity,
+  type VhdStreamReading,
   vhdStream,
   vhdStreamFromBlocks,
   writeVhd,
@@ -173,27 +174,39 @@ async function storeExport(
   snapshot: SnapshotDisk,
   { base, kind, link, signal, onMoved, meter }: StoreExportOptions,
 ): Promise<StoredLayer> {
+  return withVhdExport(host, plan, snapshot, { base, kind, signal }, async (exported) => {
+    const { digests, onBlock } = digestBlocks(exported.size);
+    const vhd = vhdStreamFromBlocks(
+      { ...link, size: exported.size, blockIndexes: exported.blockIndexes, onBlock, signal },
+      countBlocks(exported.blocks, onMoved, meter),
+    );
+    const name = writer.layerName(plan.vdiUuid, 'vhd');
+    const file = await writer.writeFile('disk', name, vhd, { signal, onHashed: meter.onHashed });
+    await writer.writeDigests(plan.vdiUuid, digests, { signal });
+    const digest = kind === 'dynamic' ? await digests.root() : undefined;
+    return { file, identity: { vhdUuid: vhd.uuid, vhdTimestamp: vhd.footer.timestamp }, digest, transport: 'vhd' };
+  });
+}
+
+/** Works on the host's VHD export of a snapshot's disk, whose head says that it is what was asked for; then the transfer ends. */
+export async function withVhdExport<T>(
+  host: Host,
+  plan: DiskPlan,
+  { snapshotVdiRef, size }: SnapshotDisk,
+  { base, kind, signal }: Pick<StoreExportOptions, 'base' | 'kind' | 'signal'>,
+  work: (exported: VhdStreamReading) => Promise<T>,
+): Promise<T> {
   let length: number | undefined;
   const wholeLength = () => length;
-  const { snapshotVdiRef } = snapshot;
   await using transfer = await host.exportDisk(snapshotVdiRef, { format: 'vhd', base, wholeLength, signal });
-  const exported = await readVhdStream(transfer.chunks, { exact: true, signal });
+  await using exported = await readVhdStream(transfer.chunks, { exact: true, signal });
   length = exported.length;
-  assertSize(plan, 'the VHD export', exported.size, snapshot.size);
+  assertSize(plan, 'the VHD export', exported.size, size);
   if (exported.kind !== kind) {
     const message = `${plan.name} (${plan.vdiUuid}): expected a ${kind} VHD, got a ${exported.kind} one`;
     throw new BackupError('TRANSFER_FAILED', message, { facts: { vdiUuid: plan.vdiUuid, kind: exported.kind } });
   }
-  const { digests, onBlock } = digestBlocks(exported.size);
-  const vhd = vhdStreamFromBlocks(
-    { ...link, size: exported.size, blockIndexes: exported.blockIndexes, onBlock, signal },
-    countBlocks(exported.blocks, onMoved, meter),
-  );
-  const name = writer.layerName(plan.vdiUuid, 'vhd');
-  const file = await writer.writeFile('disk', name, vhd, { signal, onHashed: meter.onHashed });
-  await writer.writeDigests(plan.vdiUuid, digests, { signal });
-  const digest = kind === 'dynamic' ? await digests.root() : undefined;
-  return { file, identity: { vhdUuid: vhd.uuid, vhdTimestamp: vhd.footer.timestamp }, digest, transport: 'vhd' };
+  return await work(exported);
 }
 
 /** The raw export, staged as a VHD: which blocks are zeros is known only when they have come. */

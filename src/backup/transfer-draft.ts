@@ -4,7 +4,7 @@ import { BackupError, type CallOptions, type TransferMeter } from '../core/index
 import { type Disk, type Extent, type RangeOptions, rangeOf } from '../disk/index.ts';
 import type { Host } from '../host/index.ts';
 import { type PointWriter, type Store, stageDraft } from '../store/index.ts';
-import { openVhdDraft, readVhdStream, VHD_BLOCK_SIZE, type VhdDraft } from '../vhd/index.ts';
+import { openVhdDraft, VHD_BLOCK_SIZE, type VhdDraft } from '../vhd/index.ts';
 import {
   assertSize,
   countBlocks,
@@ -16,6 +16,7 @@ import {
   type StoredLayer,
   type TransferOptions,
   wholeBlocks,
+  withVhdExport,
 } from './transfer-disk.ts';
 import { compareUnchanged } from './truth-check.ts';
 
@@ -123,10 +124,9 @@ async function writtenOnly(
   { signal }: CallOptions,
 ): Promise<Disk> {
   if (plan.transport !== 'vhd') return disk;
-  await using transfer = await host.exportDisk(snapshot.snapshotVdiRef, { format: 'vhd', signal });
-  await using exported = await readVhdStream(transfer.chunks, { signal });
-  const { blockIndexes, kind, size } = exported;
-  if (kind !== 'dynamic' || size !== disk.size) return disk;
+  const { size } = disk;
+  const ask = { kind: 'dynamic', signal } as const;
+  const blockIndexes = await withVhdExport(host, plan, snapshot, ask, async (exported) => exported.blockIndexes);
   async function* extents(options: RangeOptions = {}): AsyncGenerator<Extent, void> {
     const { offset, end } = rangeOf('disk', size, options);
     let at = offset;
@@ -154,12 +154,9 @@ async function fillFromExport(
 ): Promise<StoredLayer['transport']> {
   const { snapshotVdiRef: ref, size } = snapshot;
   if (plan.transport === 'vhd') {
-    let length: number | undefined;
-    await using transfer = await host.exportDisk(ref, { format: 'vhd', wholeLength: () => length, signal });
-    const exported = await readVhdStream(transfer.chunks, { exact: true, signal });
-    length = exported.length;
-    assertSize(plan, 'the VHD export', exported.size, size);
-    await draft.write({ size, blocks: countBlocks(exported.blocks, onMoved, meter) }, { signal });
+    await withVhdExport(host, plan, snapshot, { kind: 'dynamic', signal }, ({ blocks }) =>
+      draft.write({ size, blocks: countBlocks(blocks, onMoved, meter) }, { signal }),
+    );
     return 'vhd';
   }
   await using transfer = await host.exportDisk(ref, { format: 'raw', signal });

@@ -142,6 +142,26 @@ test('sampled blocks are compared again, and files have the mode that others hav
   expect(is).toBe(was);
 });
 
+test('a host that answers a full with differences is not believed', async () => {
+  await using pool = await startPool();
+  const vm = await makeVm(pool);
+  const { manifest } = await backupVm(pool.host, pool.repository, { vm: vm.uuid });
+  await pool.simulator.writeDisk(vm.uuid, '0', 3 * MIB, randomBytes(MIB));
+  const base = manifest.disks[0]!.snapshotVdiUuid!;
+  const { host } = pool;
+  const wrong = Object.assign(Object.create(host) as typeof host, {
+    exportDisk: ((ref, options) => host.exportDisk(ref, { ...options, base })) as typeof host.exportDisk,
+  });
+  const options = { vm: vm.uuid, mode: 'full', exclude: ['1'] } as const;
+  for (const resumable of [false, true]) {
+    await expect(backupVm(wrong, pool.repository, { ...options, resumable })).rejects.toMatchObject({
+      code: 'TRANSFER_FAILED',
+      message: expect.stringMatching(/expected a dynamic VHD, got a differencing one/),
+    });
+  }
+  expect(await pool.repository.list()).toHaveLength(1);
+});
+
 test('an abort is a way to be cut short', async () => {
   await using pool = await startPool();
   const vm = await makeVm(pool);
