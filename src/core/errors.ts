@@ -35,6 +35,7 @@ export type ErrorCode =
   | 'CBT_UNTRUSTED'
   | 'NBD_UNAVAILABLE'
   | 'CLEAN_UP_INCOMPLETE'
+  | 'DRAFT_TAKEN'
   // store
   | 'REPOSITORY_FORMAT_NEWER'
   | 'REPOSITORY_INVALID'

@@ -1,6 +1,7 @@
 import { constants } from 'node:fs';
 import { type FileHandle, open, rm, stat } from 'node:fs/promises';
 import { isZero } from '../bytes/index.ts';
+import { BackupError } from '../core/index.ts';
 import type { Disk } from '../disk/index.ts';
 import { BITMAP_SIZE, STRIDE, VHD_BLOCK_SIZE } from './constants.ts';
 import { DraftJournal, digestOf } from './draft-journal.ts';
@@ -56,7 +57,8 @@ export interface VhdDraft extends AsyncDisposable {
  * the first block on that is not as it was written, the draft is forgotten. Until `finish` the file has no footer and no
  * program takes it for a VHD. Memory: about 16 MiB.
  *
- * @throws what `vhdStream` throws, for an identity that cannot be.
+ * @throws what `vhdStream` throws, for an identity that cannot be; BackupError `DRAFT_TAKEN`, also later, where another writer has
+ * published the draft or begun it anew.
  */
 export async function openVhdDraft(path: string, journalPath: string, options: VhdDraftOptions): Promise<VhdDraft> {
   const { size, source, onBlock, signal } = options;
@@ -86,7 +88,7 @@ export async function openVhdDraft(path: string, journalPath: string, options: V
  */
 async function removeUnlessOf(what: string, path: string, journalPath: string): Promise<void> {
   const found = await stat(path).catch(ignoreMissing);
-  const isOf = found !== undefined && found.nlink === 1 && (await isJournalOf(what, journalPath));
+  const isOf = found !== undefined && found.nlink <= 1 && (await isJournalOf(what, journalPath));
   if (isOf) return;
   await rm(path, { force: true });
   await rm(journalPath, { force: true });
@@ -173,8 +175,14 @@ class Draft implements VhdDraft {
    */
   async #assertOurs(): Promise<void> {
     const [here, named] = [await this.#file.stat(), await stat(this.#path).catch(ignoreMissing)];
-    if (named !== undefined && named.ino === here.ino && here.nlink === 1) return;
-    throw new Error(`${this.#path} is not the draft any more that was opened: another writer has taken it`);
+    if (named !== undefined && named.ino === here.ino && here.nlink <= 1) return; // some file systems do not count names
+    throw new BackupError(
+      'DRAFT_TAKEN',
+      `${this.#path} is not the draft that was opened: another writer has taken it`,
+      {
+        facts: { path: this.#path },
+      },
+    );
   }
 
   async write(

@@ -56,7 +56,7 @@ test('a writer that slept in its recovery cuts a file that another one has publi
   const good = await readFile(point);
   // A wakes. It has not found out yet that it lost its lease (up to 2.5 minutes).
   wake.resolve();
-  await expect(a).rejects.toThrow('another writer has taken it');
+  await expect(a).rejects.toMatchObject({ code: 'DRAFT_TAKEN' });
   expect((await stat(point)).size).toBe(good.byteLength);
   expect(await hashVhd(point)).toBe(await hashDisk(memoryDisk(bytes)));
 });
@@ -82,7 +82,7 @@ test('a writer that slept writes other bytes to a draft that was begun anew for 
   const b = await openVhdDraft(path, journal, { ...identity, source: 'full', size });
   await b.write(memoryDisk(bytes));
   wake.resolve();
-  await expect(writing).rejects.toThrow('another writer has taken it');
+  await expect(writing).rejects.toMatchObject({ code: 'DRAFT_TAKEN' });
   await a.close();
   await b.finish();
   await b.close();
