@@ -1,10 +1,10 @@
-import { BackupError, type CallOptions } from '../core/index.ts';
-import { arrayOf, FieldError, integer, literal, matching, object, oneOf, optional, text, utcTime } from './fields.ts';
+import type { CallOptions } from '../core/index.ts';
+import { arrayOf, integer, literal, matching, object, oneOf, optional, text, utcTime } from './fields.ts';
 import { parsePoint, unfinishedName } from './layout.ts';
 import type { Consistency } from './manifest.ts';
 import { isNamePart } from './names.ts';
-import { readWhole } from './points.ts';
-import { checkSeal, encodeSealed, parseJson } from './sealed-json.ts';
+import { encodeSealed } from './sealed-json.ts';
+import { readSealedRecord } from './sealed-record.ts';
 import type { StagedFile, Store } from './store.ts';
 
 /** In bytes: what is longer is no record. */
@@ -92,22 +92,12 @@ const unfinishedRun = object<UnfinishedRun>({
 });
 
 /** The run that a VM's next backup could go on with; `undefined` where there is none, or only a record that is none. */
-export async function readUnfinished(
+export function readUnfinished(
   store: Store,
   vmUuid: string,
   options: CallOptions = {},
 ): Promise<UnfinishedRun | undefined> {
-  try {
-    const bytes = await readWhole(store, unfinishedName(vmUuid), LONGEST, options);
-    checkSeal(bytes);
-    return unfinishedRun(parseJson(bytes), '');
-  } catch (error) {
-    // Of a record that is damaged nothing is believed: the backup begins anew.
-    if (error instanceof FieldError) return undefined;
-    const isNone = error instanceof BackupError && ['POINT_BROKEN', 'STORE_NOT_FOUND'].includes(error.code);
-    if (isNone) return undefined;
-    throw error;
-  }
+  return readSealedRecord(store, unfinishedName(vmUuid), LONGEST, unfinishedRun, options);
 }
 
 /**

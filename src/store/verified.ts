@@ -1,11 +1,11 @@
 import { createHash } from 'node:crypto';
-import { BackupError, type CallOptions } from '../core/index.ts';
-import { FieldError, literal, object, sha256, utcTime } from './fields.ts';
+import type { CallOptions } from '../core/index.ts';
+import { literal, object, sha256, utcTime } from './fields.ts';
 import { verifiedName } from './layout.ts';
 import type { Manifest } from './manifest.ts';
 import { encodeManifest } from './manifest-codec.ts';
-import { readWhole } from './points.ts';
-import { checkSeal, encodeSealed, parseJson } from './sealed-json.ts';
+import { encodeSealed } from './sealed-json.ts';
+import { readSealedRecord } from './sealed-record.ts';
 import type { Store } from './store.ts';
 
 /** In bytes: what is longer is no record. */
@@ -28,19 +28,10 @@ export async function readVerified(
   since: number,
   options: CallOptions,
 ): Promise<string | undefined> {
-  try {
-    const name = verifiedName({ vmUuid: manifest.vm.uuid, point: manifest.point });
-    const bytes = await readWhole(store, name, LONGEST, options);
-    checkSeal(bytes);
-    const record = verified(parseJson(bytes), '');
-    return record.manifest === hashOf(manifest) && Date.parse(record.at) >= since ? record.at : undefined;
-  } catch (error) {
-    // A record that is not there, or is none, says nothing: the point is read.
-    if (error instanceof FieldError) return undefined;
-    const isNone = error instanceof BackupError && ['POINT_BROKEN', 'STORE_NOT_FOUND'].includes(error.code);
-    if (isNone) return undefined;
-    throw error;
-  }
+  const name = verifiedName({ vmUuid: manifest.vm.uuid, point: manifest.point });
+  const record = await readSealedRecord(store, name, LONGEST, verified, options); // without one the point is read
+  const isOfThis = record !== undefined && record.manifest === hashOf(manifest) && Date.parse(record.at) >= since;
+  return isOfThis ? record.at : undefined;
 }
 
 /** Records that the point's content was found whole now. */

@@ -290,6 +290,16 @@ describe('when a system call fails', () => {
   });
 });
 
+test('many small objects are read by a thread, not left to be read one by one', async () => {
+  const store = await directoryStore(folder);
+  for (const name of ['a/b', 'a/c']) await store.write(name, bytesOf(name));
+  const found: (string | undefined)[] = [];
+  for await (const bytes of store.readMany!(['a/c', 'a/none', 'a/b'], 10)) {
+    found.push(bytes && Buffer.from(bytes).toString());
+  }
+  expect(found).toEqual(['a/c', undefined, 'a/b']);
+});
+
 describe('what killed writers left', () => {
   const machine = createHash('sha256').update(hostname()).digest('hex').slice(0, 8);
   const DAY = 24 * 60 * 60 * 1000;
