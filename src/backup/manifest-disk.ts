@@ -4,6 +4,7 @@ import type { ManifestDisk } from '../store/index.ts';
 import { toVhdTime } from '../vhd/index.ts';
 import type { DiskPlan } from './backup-plan.ts';
 import type { DiskJob, StoredLayer } from './transfer-disk.ts';
+import { TRACKING_ENABLED } from './unfinished.ts';
 
 /** What became of a disk that was transferred. */
 interface Transferred {
@@ -33,7 +34,7 @@ export function manifestDisk(plan: DiskPlan, done?: Transferred): ManifestDisk {
     digest: layer.digest,
     bytesMoved,
     changedBytes: job.delta?.changed?.changedBytes,
-    trackingEnabled: ledger('tracking')?.choice.startsWith('enabled') === true,
+    trackingEnabled: TRACKING_ENABLED.has(ledger('tracking')?.choice),
   };
 }
 

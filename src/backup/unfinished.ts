@@ -34,6 +34,8 @@ export function resumeMark({ id }: Repository, plan: BackupPlan, now: number): R
 
 /** Of tracking: not this run's to turn off, whatever becomes of it. Somebody else may have built on it since. */
 const ENABLED_BEFORE = 'enabled before';
+/** What the ledger says of a disk whose tracking this run turned on, or the one that it goes on with. */
+export const TRACKING_ENABLED: ReadonlySet<string | undefined> = new Set(['enabled', ENABLED_BEFORE]);
 
 /** The run that a plan goes on with: its snapshot, which is still marked as that run's, and what is recorded of it. */
 export interface Resumed {
@@ -89,7 +91,7 @@ export async function recordUnfinished(
       vhdUuid: before?.disks.find((disk) => disk.vdiUuid === vdiUuid)?.vhdUuid ?? randomUUID(),
     })),
     trackingEnabled: recorder.decisions
-      .filter(({ topic, choice }) => topic === 'tracking' && ['enabled', ENABLED_BEFORE].includes(choice))
+      .filter(({ topic, choice }) => topic === 'tracking' && TRACKING_ENABLED.has(choice))
       .map(({ subject }) => subject),
   };
   // A run that is not to be gone on with leaves no record; what an earlier one has stays until this one ends.
