@@ -150,7 +150,6 @@ class Draft implements VhdDraft {
     if (!(await this.#journal.isOf(what))) {
       await this.#assertOurs();
       await this.#journal.begin(what);
-      await this.#file.truncate();
       return;
     }
     const block = new Uint8Array(STRIDE);
@@ -237,13 +236,13 @@ class Draft implements VhdDraft {
   }
 
   async #put(block: VhdBlock): Promise<void> {
-    await this.#assertOurs();
     const { index, bytes } = block;
     const { kind, size } = this.#identity;
     if (kind === 'dynamic' && isZero(bytes.subarray(BITMAP_SIZE))) {
       if (index - this.#next < QUIET_BLOCKS) return;
       await this.#journal.add(index);
     } else {
+      await this.#assertOurs();
       const told = this.#onBlock?.(index * VHD_BLOCK_SIZE, dataOf(block, size));
       const [digest] = await Promise.all([digestOf(bytes), writeFully(this.#file, bytes, this.#end), told]);
       await this.#journal.add(index, digest);
