@@ -14,7 +14,7 @@ async function certificate(key: string, digest: string): Promise<string> {
   const [keyFile, file] = [dir.file('key'), dir.file('cert')];
   const fresh = ['-newkey', ...key.split(' '), '-nodes', '-keyout', keyFile, '-subj', '/CN=host', '-days', '100'];
   await promisify(execFile)('openssl', ['req', '-x509', ...fresh, `-${digest}`, '-out', file]);
-  return readFile(file, 'utf8');
+  return await readFile(file, 'utf8');
 }
 
 const problemsOf = (pem: string, days: number) =>

@@ -32,7 +32,7 @@ async function exported(query: Readonly<Record<string, string>>): Promise<Uint8A
 
 async function decoded(bytes: Uint8Array): Promise<OvaArchive> {
   await using input = byteReader(chunksOf(bytes));
-  return readOva(input);
+  return await readOva(input);
 }
 
 function packed(archive: OvaArchive): Uint8Array {
