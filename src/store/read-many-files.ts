@@ -86,7 +86,7 @@ interface Reader {
 function startReader(): Reader {
   let worker: Worker;
   try {
-    worker = new Worker(READER, { eval: true });
+    worker = new Worker(READER, { eval: true, execArgv: [] }); // with --input-type=module it would have no `require`
   } catch (error) {
     log.debug('no thread for reading', { error }); // Node's permission model, for one: the caller has another way
     return { ask: async () => undefined, stop: async () => {} };
