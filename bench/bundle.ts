@@ -6,8 +6,14 @@ import { build } from 'esbuild';
  */
 export async function bundleJob(name: string, folder: string): Promise<string> {
   const outfile = `${folder}/${name}.mjs`;
+  await bundle(`./${name}.ts`, outfile);
+  await bundle('../src/xva/check-thread.ts', `${folder}/xva-check-thread.js`); // started by its name, as in the package
+  return outfile;
+}
+
+async function bundle(entry: string, outfile: string): Promise<void> {
   await build({
-    entryPoints: [new URL(`./${name}.ts`, import.meta.url).pathname],
+    entryPoints: [new URL(entry, import.meta.url).pathname],
     outfile,
     bundle: true,
     platform: 'node',
@@ -16,5 +22,4 @@ export async function bundleJob(name: string, folder: string): Promise<string> {
     // What is bundled of CommonJS packages asks for it.
     banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },
   });
-  return outfile;
 }

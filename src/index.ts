@@ -311,6 +311,7 @@ export {
 } from './vhd/index.ts';
 export {
   type CheckingXva,
+  type CheckXvaOptions,
   checkingXva,
   checkXva,
   editXvaVm,

@@ -13,6 +13,12 @@ export interface ByteSource extends AsyncDisposable {
   close(): Promise<void>;
 }
 
+/** A file as a source. */
+export interface FileSource extends ByteSource {
+  /** Its descriptor, open until the source is closed: for threads that read the very same file. */
+  readonly fd: number;
+}
+
 /** Throws a `RangeError` unless `[offset, offset + length)` lies within `size` bytes. */
 export function assertRange(what: string, size: number, offset: number, length: number): void {
   if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(length) || offset < 0 || length < 0) {
@@ -41,7 +47,7 @@ export function memorySource(bytes: Uint8Array): ByteSource {
  * A regular file as a source, opened for reading. Its size is taken once, when it is opened; a file that shrinks later
  * gives `BYTES_FILE_SHORT`. A directory or a device is `BYTES_NOT_A_FILE`: a device tells no size.
  */
-export async function openFileSource(path: string): Promise<ByteSource> {
+export async function openFileSource(path: string): Promise<FileSource> {
   const handle = await open(path, constants.O_RDONLY);
   try {
     const stats = await handle.stat();
@@ -62,7 +68,7 @@ export async function openFileSource(path: string): Promise<ByteSource> {
 }
 
 /** The first `size` bytes of an open file; closing the source closes the handle. */
-export function fileSource(handle: FileHandle, size: number, path: string): ByteSource {
+export function fileSource(handle: FileHandle, size: number, path: string): FileSource {
   let closing: Promise<void> | undefined;
   let reading = 0;
   let onIdle: (() => void) | undefined;
@@ -88,6 +94,7 @@ export function fileSource(handle: FileHandle, size: number, path: string): Byte
   };
   return {
     size,
+    fd: handle.fd,
     async readInto(target, offset, { signal } = {}) {
       assertRange(path, size, offset, target.byteLength);
       for (let done = 0; done < target.byteLength; ) {

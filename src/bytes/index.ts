@@ -4,6 +4,7 @@ export { type ByteReader, byteReader } from './byte-reader.ts';
 export {
   assertRange,
   type ByteSource,
+  type FileSource,
   fileSource,
   memorySource,
   openFileSource,

@@ -22,7 +22,7 @@ export {
   type XmlRpcStruct,
   type XmlRpcValue,
 } from './xml-rpc.ts';
-export { type CheckingXva, checkingXva, checkXva } from './xva-check.ts';
+export { type CheckingXva, type CheckXvaOptions, checkingXva, checkXva } from './xva-check.ts';
 export { type XvaDisk, type XvaHead, xvaDisks } from './xva-disks.ts';
 export type { XvaContents } from './xva-plan.ts';
 export {

@@ -1,25 +1,48 @@
+import { availableParallelism } from 'node:os';
 import type { Transform } from 'node:stream';
-import { type ByteSource, openFileSource, sourceChunks } from '../bytes/index.ts';
+import { type ByteSource, type FileSource, openFileSource, readBytes, sourceChunks } from '../bytes/index.ts';
 import type { CallOptions } from '../core/index.ts';
+import { checkInThreads } from './check-in-threads.ts';
 import type { XvaCompression } from './constants.ts';
 import { compressionError, compressionOf, createDecompressor, isDecoderError, MAGIC_LENGTH } from './decompress.ts';
 import type { OvaMetadata } from './ova-xml.ts';
 import { type XvaReport, XvaReporter } from './xva-report.ts';
 import { createWalker, type XvaWalker } from './xva-walker.ts';
 
+export interface CheckXvaOptions extends CallOptions {
+  /**
+   * How many threads of their own read and hash a large archive that is a file and not compressed; 1: none, all is done
+   * where the call is made, as it is for any other archive.
+   * @defaultValue the number of processors, at most 4
+   */
+  readonly threads?: number | undefined;
+}
+
+const MOST_THREADS = 4;
+/** What is checked sooner than threads are started, in bytes. */
+const SMALL = 64 * 1024 * 1024;
+
 /**
  * Reads an archive, compressed or not, from its start to its end, and tells whether a host would take it: its
  * structure, every checksum, every disk to its end, and the archive's own end. A broken archive does not make it
- * reject, only a failure to read does. A source stays open. Memory: some 10 MiB, whatever the size.
+ * reject, only a failure to read does. A source stays open. Memory: some 10 MiB for each thread, whatever the size.
+ *
+ * @throws RangeError where `threads` is not a whole number from 1.
  */
-export async function checkXva(source: string | ByteSource, options: CallOptions = {}): Promise<XvaReport> {
+export async function checkXva(source: string | ByteSource, options: CheckXvaOptions = {}): Promise<XvaReport> {
+  const { threads = Math.min(availableParallelism(), MOST_THREADS) } = options;
+  if (!Number.isSafeInteger(threads) || threads < 1) throw new RangeError(`threads: ${threads}, expected from 1`);
   if (typeof source !== 'string') return checkSource(source, options);
-  const file = await openFileSource(source);
-  try {
-    return await checkSource(file, options);
-  } finally {
-    await file.close();
-  }
+  await using file = await openFileSource(source);
+  const inThreads =
+    threads > 1 && file.size >= SMALL && (await isPlain(file, options))
+      ? await checkInThreads(file, threads, options.signal)
+      : undefined;
+  return inThreads ?? (await checkSource(file, options));
+}
+
+async function isPlain(file: FileSource, options: CallOptions): Promise<boolean> {
+  return compressionOf(await readBytes(file, 0, MAGIC_LENGTH, options)) === 'none';
 }
 
 async function checkSource(source: ByteSource, options: CallOptions): Promise<XvaReport> {

@@ -82,9 +82,9 @@ export class XvaReporter {
   }
 
   report({ compression, length, plainLength }: Pick<XvaReport, 'compression' | 'length' | 'plainLength'>): XvaReport {
-    const [first] = this.#findings;
+    const { ok, ...found } = verdictOf(this.#findings);
     return {
-      ok: first === undefined,
+      ok,
       compression,
       length,
       plainLength,
@@ -96,12 +96,34 @@ export class XvaReporter {
         chunks,
         complete: end >= disk.size,
       })),
-      findings: [...this.#findings],
-      ...(first && { firstBad: { entry: first.entry, offset: first.offset } }),
+      ...found,
     };
   }
 
   #add(finding: XvaFinding): void {
     if (this.#findings.length < MOST_FINDINGS) this.#findings.push(finding);
   }
+}
+
+/**
+ * One report of those of checkers that each went through the same archive and hashed their own share of its chunks: they
+ * differ in findings only. Where the archive ends within a chunk, only the one whose chunk it is could see where.
+ */
+export function mergeReports(reports: readonly XvaReport[]): XvaReport {
+  const all = reports.flatMap(({ findings }) => findings).sort((one, other) => one.offset - other.offset);
+  const findings: XvaFinding[] = [];
+  for (const finding of all) {
+    const isCut = findings.at(-1)?.code === 'XVA_TRUNCATED';
+    if (!isCut && finding.message !== findings.at(-1)?.message) findings.push(finding);
+  }
+  return { ...reports[0]!, ...verdictOf(findings.slice(0, MOST_FINDINGS)) };
+}
+
+function verdictOf(findings: readonly XvaFinding[]): Pick<XvaReport, 'ok' | 'findings' | 'firstBad'> {
+  const [first] = findings;
+  return {
+    ok: first === undefined,
+    findings: [...findings],
+    ...(first && { firstBad: { entry: first.entry, offset: first.offset } }),
+  };
 }

@@ -1,6 +1,6 @@
-import { createHash, type Hash } from 'node:crypto';
-import { isZero, type Xxh64, type Xxh64Hasher, xxh64Hex } from '../bytes/index.ts';
+import { isZero, type Xxh64 } from '../bytes/index.ts';
 import { FormatError } from '../core/index.ts';
+import { type CheckShare, ChunkHashing } from './chunk-hashing.ts';
 import { MAX_CHUNK_SIZE, MAX_EXTENSION_SIZE, MAX_METADATA_SIZE, OVA_XML, type XvaChecksum } from './constants.ts';
 import { findingOf, type XvaFinding } from './findings.ts';
 import type { Intake } from './intake.ts';
@@ -62,23 +62,24 @@ const SUFFIXES: Readonly<Record<string, XvaChecksum>> = { '.xxhash': 'xxhash', '
  * end, and the two blocks of zeros that end a tar. Yields `undefined` where it needs the next bytes. Source: xen-api
  * `ocaml/xapi/import.ml`, `stream_vdi.ml` (`recv_all_vdi`).
  *
+ * @param share - which chunks are hashed, in mode `hash`; the data of the others is passed over.
  * @throws XvaFault, after which the walk is over.
  */
-export function* walkXva(intake: Intake, mode: XvaWalkMode, xxh64: Xxh64): Step<void> {
+export function* walkXva(intake: Intake, mode: XvaWalkMode, xxh64: Xxh64, share?: CheckShare): Step<void> {
   const reader = new EntryReader(intake);
   const metadata = yield* readMetadata(reader);
   const disks = within(OVA_XML, 0, () => xvaDisks(metadata));
   yield { kind: 'metadata', metadata, disks };
   const place = new Place(disks);
-  const hashing = new Hashing(mode, xxh64);
+  const hashing = new ChunkHashing(xxh64, share);
   for (;;) {
     const entry = yield* reader.next();
     if (entry === undefined) break;
     const chunk = place.arrive(entry);
     const dataAt = intake.offset;
-    const data = yield* readData(reader, entry, hashing);
+    const data = yield* readData(reader, entry, mode, hashing);
     reader.pad(entry);
-    const checksum = yield* readChecksum(reader, entry, hashing);
+    const checksum = yield* readChecksum(reader, entry, mode, hashing);
     yield { kind: 'chunk', ...chunk, length: entry.size, dataAt, checksum, data };
   }
   place.finish(intake.offset);
@@ -101,14 +102,18 @@ export function* readMetadata(reader: EntryReader): Step<OvaMetadata> {
   return within(OVA_XML, at, () => parseOvaXml(new TextDecoder().decode(xml)));
 }
 
-function* readData(reader: EntryReader, entry: Entry, hashing: Hashing): Step<Uint8Array | undefined> {
+function* readData(
+  reader: EntryReader,
+  entry: Entry,
+  mode: XvaWalkMode,
+  hashing: ChunkHashing,
+): Step<Uint8Array | undefined> {
   const { intake } = reader;
-  if (hashing.mode === 'skip') {
+  if (mode === 'skip' || !hashing.begin()) {
     intake.skip(entry.size);
     return undefined;
   }
-  hashing.begin();
-  if (hashing.mode === 'keep') {
+  if (mode === 'keep') {
     const data = yield* reader.content(entry);
     hashing.update(data);
     return data;
@@ -122,7 +127,7 @@ function* readData(reader: EntryReader, entry: Entry, hashing: Hashing): Step<Ui
   return undefined;
 }
 
-function* readChecksum(reader: EntryReader, chunk: Entry, hashing: Hashing): Step<XvaChecksum> {
+function* readChecksum(reader: EntryReader, chunk: Entry, mode: XvaWalkMode, hashing: ChunkHashing): Step<XvaChecksum> {
   const entry = yield* reader.next();
   const suffix = entry?.name.startsWith(chunk.name) === true ? entry.name.slice(chunk.name.length) : '';
   const kind = SUFFIXES[suffix];
@@ -142,7 +147,7 @@ function* readChecksum(reader: EntryReader, chunk: Entry, hashing: Hashing): Ste
   const at = reader.intake.offset;
   const text = printable(Buffer.from(yield* reader.content(entry)).toString('latin1'));
   reader.pad(entry);
-  const wrong = hashing.verdict(kind, text);
+  const wrong = mode === 'skip' ? undefined : hashing.verdict(kind, text);
   if (wrong !== undefined) yield { kind: 'bad', finding: findingOf(wrong.code, chunk.name, at, wrong.expected, text) };
   return kind;
 }
@@ -287,42 +292,6 @@ class Place {
     const disk = this.#disks[this.#index];
     if (disk === undefined || this.#offset >= disk.size) return;
     throw fault('XVA_DISK_INCOMPLETE', disk.id, at, `data up to its end at ${disk.size}`, `data up to ${this.#offset}`);
-  }
-}
-
-/**
- * Hashes chunks before it is known which checksum comes behind: both kinds at first, then the kind that came. A chunk
- * that passed cannot be hashed again, so an archive that mixes them, which no host writes, is not verified.
- */
-class Hashing {
-  readonly mode: XvaWalkMode;
-  readonly #xxh64: Xxh64;
-  #kind: XvaChecksum | undefined;
-  #xxhash: Xxh64Hasher | undefined;
-  #sha1: Hash | undefined;
-
-  constructor(mode: XvaWalkMode, xxh64: Xxh64) {
-    this.mode = mode;
-    this.#xxh64 = xxh64;
-  }
-
-  begin(): void {
-    this.#xxhash = this.#kind === 'sha1' ? undefined : this.#xxh64.create();
-    this.#sha1 = this.#kind === 'xxhash' ? undefined : createHash('sha1');
-  }
-
-  update(bytes: Uint8Array): void {
-    this.#xxhash?.update(bytes);
-    this.#sha1?.update(bytes);
-  }
-
-  /** What is wrong with a checksum, if anything. Compared as text, as hosts do: the wrong case is another checksum. */
-  verdict(kind: XvaChecksum, text: string): { readonly code: `XVA_${string}`; readonly expected: string } | undefined {
-    if (this.mode === 'skip') return undefined;
-    const actual = kind === 'xxhash' ? this.#xxhash && xxh64Hex(this.#xxhash.digest()) : this.#sha1?.digest('hex');
-    if (actual === undefined) return { code: 'XVA_CHECKSUM_KIND', expected: `a checksum of the kind ${this.#kind}` };
-    this.#kind = kind;
-    return actual === text ? undefined : { code: 'XVA_CHECKSUM', expected: actual };
   }
 }
 

@@ -1,4 +1,5 @@
 import { loadXxh64 } from '../bytes/index.ts';
+import type { CheckShare } from './chunk-hashing.ts';
 import { Intake } from './intake.ts';
 import { walkXva, type XvaEvent, type XvaWalkMode } from './xva-walk.ts';
 
@@ -20,9 +21,13 @@ export interface XvaWalker {
  * Starts a walk; what it meets goes to `onEvent` while bytes are given. `give` and `end` throw `XvaFault`, after which
  * the walk is over.
  */
-export async function createWalker(mode: XvaWalkMode, onEvent: (event: XvaEvent) => void): Promise<XvaWalker> {
+export async function createWalker(
+  mode: XvaWalkMode,
+  onEvent: (event: XvaEvent) => void,
+  share?: CheckShare,
+): Promise<XvaWalker> {
   const intake = new Intake();
-  const walk = walkXva(intake, mode, await loadXxh64());
+  const walk = walkXva(intake, mode, await loadXxh64(), share);
   const advance = () => {
     for (;;) {
       const step = walk.next();

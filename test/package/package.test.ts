@@ -39,6 +39,7 @@ describe('the tarball', () => {
     const entries = specifiers.map((name) => name.split('/')[1] ?? 'index');
     const named = [
       ...['CHANGELOG.md', 'CONTRIBUTING.md', 'LICENSE', 'NOTICE', 'README.md', 'SECURITY.md', 'package.json'],
+      ...['dist/xva-check-thread.js', 'dist/xva-check-thread.js.map'],
       ...entries.flatMap((name) => [`dist/${name}.js`, `dist/${name}.js.map`, `dist/${name}.d.ts`]),
     ];
     const shared = /^dist\/(?:(?:chunk|[a-z-]+)-[\w-]{8}\.js(?:\.map)?|[a-z-]+-[\w-]{8}\.d\.ts)$/;
@@ -111,6 +112,39 @@ describe('installed', () => {
       console.log(before, domains());
     `);
     expect(printed).toBe('0 1\n');
+  });
+
+  test('a large archive is checked in threads, whose script the package has', async () => {
+    const archive = join(await tempDir(), 'large.xva');
+    const printed = await inApp(`
+      import { createWriteStream } from 'node:fs';
+      import { syncBuiltinESMExports } from 'node:module';
+      import { Readable } from 'node:stream';
+      import { pipeline } from 'node:stream/promises';
+      import workers from 'node:worker_threads';
+      let reports = 0;
+      workers.Worker = class extends workers.Worker {
+        constructor(...args) {
+          super(...args);
+          this.on('message', () => reports++);
+        }
+      };
+      syncBuiltinESMExports();
+      const { checkXva, xvaStream } = await import('xen-backup-sdk/xva');
+      const { memoryDisk } = await import('xen-backup-sdk/disk');
+      const disk = memoryDisk(new Uint8Array(65 * 1024 * 1024).fill(1));
+      const vbd = { VM: 'Ref:1', VDI: 'Ref:3', userdevice: '0', type: 'Disk' };
+      const metadata = { version: {}, objects: [
+        { class: 'VM', id: 'Ref:1', snapshot: { name_label: 'large' } },
+        { class: 'VBD', id: 'Ref:2', snapshot: vbd },
+        { class: 'VDI', id: 'Ref:3', snapshot: { virtual_size: String(disk.size) } },
+      ] };
+      const { chunks } = await xvaStream({ metadata, disks: [{ id: 'Ref:3', disk }] });
+      await pipeline(Readable.from(chunks), createWriteStream('${archive}'));
+      const { ok } = await checkXva('${archive}', { threads: 3 });
+      console.log(ok, reports);
+    `);
+    expect(printed).toBe('true 3\n');
   });
 
   test('an error thrown by one sub-path is an instance of the class of another', async () => {
