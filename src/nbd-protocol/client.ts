@@ -4,17 +4,16 @@ import { abortable, type CallOptions, createLog, shortText } from '../core/index
 import { type Extent, joinExtents, type RangeOptions, rangeOf, type WritableDisk } from '../disk/index.ts';
 import type { NbdOptions } from './client-options.ts';
 import type { Command, StatusExtent } from './command.ts';
-import { ALLOCATION, BASE_ALLOCATION, COMMAND, COMMAND_FLAG, MAX_PAYLOAD, TRANSMISSION } from './constants.ts';
+import { BASE_ALLOCATION, COMMAND, COMMAND_FLAG, MAX_PAYLOAD, TRANSMISSION } from './constants.ts';
 import { NbdError } from './errors.ts';
 import { Job } from './job.ts';
 import { fitRequestSize, planReads, type ReadPiece } from './read-plan.ts';
 import { ConnectionPool } from './reconnect.ts';
 import { type Settings, settingsOf } from './settings.ts';
+import { extentsOfWindows, STATUS_WINDOW } from './status-windows.ts';
 
 const log = createLog('nbd');
 
-/** Block status is asked for in windows of so many bytes. */
-const STATUS_WINDOW = 1024 * 1024 * 1024;
 /** WRITE_ZEROES and TRIM carry no data, so they may be longer than a write; still within 32 bits, and aligned. */
 const ZEROES_WINDOW = 1024 * 1024 * 1024;
 
@@ -147,27 +146,14 @@ class Client implements NbdDisk {
   }
 
   extents(options: RangeOptions = {}): AsyncIterable<Extent> {
-    return joinExtents(this.#extents(options));
+    const range = rangeOf('NBD disk', this.size, options);
+    const ask = (offset: number, length: number, signal: AbortSignal) => this.#allocation(offset, length, { signal });
+    return joinExtents(extentsOfWindows(range, ask, options.signal));
   }
 
-  async *#extents(options: RangeOptions): AsyncGenerator<Extent, void> {
-    const { offset, end } = rangeOf('NBD disk', this.size, options);
-    for (let at = offset; at < end; ) {
-      options.signal?.throwIfAborted();
-      const window = Math.min(end - at, STATUS_WINDOW);
-      const known = this.hasExtents ? await this.#allocation(at, window, options) : [];
-      for (const { offset: from, length, flags } of known) {
-        yield { offset: from, length, kind: (flags & ALLOCATION.ZERO) !== 0 ? 'zero' : 'data' };
-        at = from + length;
-      }
-      if (known.length > 0) continue;
-      yield { offset: at, length: window, kind: 'data' };
-      at += window;
-    }
-  }
-
-  /** A server that cannot tell now is no reason to fail: all may be data. */
+  /** A server that cannot tell, or not now, is no reason to fail: all may be data. */
   async #allocation(offset: number, length: number, options: CallOptions): Promise<NbdContextExtent[]> {
+    if (!this.hasExtents) return [];
     try {
       return await this.#status(BASE_ALLOCATION, offset, length, options);
     } catch (error) {

@@ -1,0 +1,66 @@
+import { anySignal } from '../core/index.ts';
+import type { Extent } from '../disk/index.ts';
+import type { NbdContextExtent } from './client.ts';
+import { ALLOCATION } from './constants.ts';
+
+/** Block status is asked for in windows of so many bytes: what a signed length of 32 bits still holds. */
+export const STATUS_WINDOW = 2 * 1024 * 1024 * 1024 - 1024 * 1024;
+/** So many of them are asked for at a time: an empty disk of 2 TiB is a thousand answers to wait for. */
+const AHEAD = 8;
+/** Where an answer has so many extents, the next window is asked for when they are used up: memory. */
+const MANY_EXTENTS = 4096;
+
+/** What a server tells of a range, from its start on; empty where it tells nothing. */
+type Ask = (offset: number, length: number, signal: AbortSignal) => Promise<readonly NbdContextExtent[]>;
+
+/**
+ * The extents of a range by `base:allocation`, ascending and adjacent. A server may tell less than it was asked for, and
+ * is asked on; where it tells nothing, the rest of a window may be data. Leaving the loop early cancels what is asked.
+ */
+export async function* extentsOfWindows(
+  { offset, end }: { readonly offset: number; readonly end: number },
+  ask: Ask,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Extent, void> {
+  const stop = new AbortController();
+  const linked = anySignal(signal, stop.signal)!;
+  const asked: ReturnType<Ask>[] = [];
+  let next = offset;
+  let ahead = AHEAD;
+  try {
+    while (asked.length > 0 || next < end) {
+      for (; asked.length < ahead && next < end; next += STATUS_WINDOW) {
+        const answer = ask(next, Math.min(end - next, STATUS_WINDOW), linked);
+        answer.catch(() => {}); // not swallowed: awaited below
+        asked.push(answer);
+      }
+      signal?.throwIfAborted();
+      const from = next - asked.length * STATUS_WINDOW;
+      const window = { offset: from, end: Math.min(from + STATUS_WINDOW, end) };
+      const first = await asked.shift()!;
+      ahead = first.length < MANY_EXTENTS ? AHEAD : 1;
+      yield* extentsOfWindow(window, first, ask, linked);
+    }
+  } finally {
+    stop.abort();
+    await Promise.allSettled(asked);
+  }
+}
+
+async function* extentsOfWindow(
+  { offset, end }: { readonly offset: number; readonly end: number },
+  first: readonly NbdContextExtent[],
+  ask: Ask,
+  signal: AbortSignal,
+): AsyncGenerator<Extent, void> {
+  let at = offset;
+  for (let told = first; ; told = await ask(at, end - at, signal)) {
+    for (const { offset: start, length, flags } of told) {
+      yield { offset: start, length, kind: (flags & ALLOCATION.ZERO) !== 0 ? 'zero' : 'data' };
+      at = start + length;
+    }
+    if (at === end) return;
+    if (told.length === 0) break;
+  }
+  yield { offset: at, length: end - at, kind: 'data' };
+}
