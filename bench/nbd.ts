@@ -44,7 +44,7 @@ async function plain({ job }: Bench, bench: string, tcp: boolean): Promise<void>
     bench,
     unit: 'MiB/s',
     better: 'more',
-    ours: async () => rate((await job('into', server.uri, tcp ? '1' : '3')).seconds),
+    ours: async () => rate((await job('into', server.uri, tcp ? '1' : '3', '4')).seconds),
     peers: { nbdcopy: async () => rate(await timeOf('nbdcopy', [server.uri, 'null:'])), ...(tcp ? {} : classic) },
   });
 }
@@ -60,7 +60,7 @@ async function overTls({ dir, job }: Bench): Promise<void> {
     bench: 'read over TLS',
     unit: 'MiB/s',
     better: 'more',
-    ours: async () => rate((await job('into', `nbds://localhost:${server.port}`, '2')).seconds),
+    ours: async () => rate((await job('into', `nbds://localhost:${server.port}`, '2', '2')).seconds),
     peers: { nbdcopy: async () => rate(await timeOf('nbdcopy', [theirs, 'null:'])) },
   });
   delete process.env['BENCH_CA'];
@@ -110,7 +110,7 @@ async function memory({ job }: Bench): Promise<void> {
     bench: 'peak memory of a read',
     unit: 'MiB',
     better: 'less',
-    ours: async () => (await job('into', server.uri, '1')).peakMib,
+    ours: async () => (await job('into', server.uri, '1', '4')).peakMib,
   });
 }
 

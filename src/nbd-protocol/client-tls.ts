@@ -1,10 +1,13 @@
-import { X509Certificate } from 'node:crypto';
+import { constants, X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import { isIP, type Socket } from 'node:net';
-import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
+import tls, { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
 import type { NbdTlsOptions } from './client-options.ts';
 import { PSK_CIPHERS } from './constants.ts';
 import type { Settings } from './settings.ts';
+
+/** Of the suites of TLS 1.3. */
+const FASTEST = 'TLS_AES_128_GCM_SHA256';
 
 /**
  * Wraps a socket in TLS and checks whom it talks to, before a single byte of ours goes through. A pinned certificate
@@ -13,8 +16,8 @@ import type { Settings } from './settings.ts';
  * @throws NbdError `NBD_CERTIFICATE_MISMATCH` or `NBD_TLS_FAILED`; neither is ever retried in clear.
  */
 export async function secureClient(socket: Socket, settings: Settings): Promise<TLSSocket> {
-  const tls = settings.tls!;
-  const secure = connect({ socket, ...connectionOptions(tls, settings) });
+  const wanted = settings.tls!;
+  const secure = connect({ socket, ...connectionOptions(wanted, settings) });
   try {
     await once(secure, 'secureConnect');
   } catch (cause) {
@@ -26,26 +29,37 @@ export async function secureClient(socket: Socket, settings: Settings): Promise<
       : `the TLS handshake failed: ${code === '' ? message : `${code} ${message}`}`;
     throw settings.fail(mismatch ? 'NBD_CERTIFICATE_MISMATCH' : 'NBD_TLS_FAILED', 'tls', text, { cause });
   }
-  const problem = pinProblem(secure, tls);
+  const problem = pinProblem(secure, wanted);
   if (problem === undefined) return secure;
   secure.destroy();
   throw settings.fail('NBD_CERTIFICATE_MISMATCH', 'tls', problem);
 }
 
-function connectionOptions(tls: NbdTlsOptions, { address }: Settings): ConnectionOptions {
+function connectionOptions(wanted: NbdTlsOptions, { address }: Settings): ConnectionOptions {
   const host = 'host' in address ? address.host : 'localhost';
-  const name = tls.servername ?? host;
+  const name = wanted.servername ?? host;
   // Without either, Node would check for "localhost"; an IP address must not be sent as a server name.
   const identity: ConnectionOptions = isIP(name) === 0 ? { servername: name, host: name } : { host: name };
-  const pinned = tls.certificate !== undefined || tls.fingerprint256 !== undefined;
+  const pinned = wanted.certificate !== undefined || wanted.fingerprint256 !== undefined;
   return {
     ...identity,
     minVersion: 'TLSv1.2',
-    rejectUnauthorized: !pinned && tls.insecure !== true && tls.psk === undefined,
-    ...(tls.ca === undefined ? {} : { ca: typeof tls.ca === 'string' ? tls.ca : [...tls.ca] }),
-    ...(tls.clientCertificate ?? {}),
-    ...(tls.psk === undefined ? {} : pskOptions(tls.psk)),
+    ciphers: offeredCiphers(),
+    rejectUnauthorized: !pinned && wanted.insecure !== true && wanted.psk === undefined,
+    ...(wanted.ca === undefined ? {} : { ca: typeof wanted.ca === 'string' ? wanted.ca : [...wanted.ca] }),
+    ...(wanted.clientCertificate ?? {}),
+    ...(wanted.psk === undefined ? {} : pskOptions(wanted.psk)),
   };
+}
+
+/**
+ * Node's suites, but AES with keys of 128 bits first, as Node itself has it below TLS 1.3: a tenth more speed. A list that
+ * was given to Node is somebody's policy, and stays.
+ */
+function offeredCiphers(): string {
+  const { DEFAULT_CIPHERS } = tls;
+  if (DEFAULT_CIPHERS !== constants.defaultCoreCipherList) return DEFAULT_CIPHERS;
+  return `${FASTEST}:${DEFAULT_CIPHERS.replace(`${FASTEST}:`, '')}`;
 }
 
 /** Only suites with a pre-shared key are offered below TLS 1.3, so that a certificate cannot stand in for the key. */
@@ -58,19 +72,19 @@ function pskOptions({ identity, key }: NonNullable<NbdTlsOptions['psk']>): Conne
 }
 
 /** Why the server is not the one that was pinned; `undefined` when it is, or when nothing is pinned. */
-function pinProblem(secure: TLSSocket, tls: NbdTlsOptions): string | undefined {
+function pinProblem(secure: TLSSocket, wanted: NbdTlsOptions): string | undefined {
   const peer = secure.getPeerX509Certificate();
-  if (tls.psk !== undefined) {
+  if (wanted.psk !== undefined) {
     // With the key on both sides there is no certificate: one means that the server did not prove that it has the key.
     return peer === undefined ? undefined : 'the server showed a certificate instead of using the pre-shared key';
   }
-  if (tls.certificate === undefined && tls.fingerprint256 === undefined) return undefined;
+  if (wanted.certificate === undefined && wanted.fingerprint256 === undefined) return undefined;
   if (peer === undefined) return 'the server showed no certificate';
-  if (tls.certificate !== undefined && !new X509Certificate(tls.certificate).raw.equals(peer.raw)) {
+  if (wanted.certificate !== undefined && !new X509Certificate(wanted.certificate).raw.equals(peer.raw)) {
     return `the server's certificate is not the pinned one: got ${peer.fingerprint256}`;
   }
-  if (tls.fingerprint256 !== undefined && hexOf(tls.fingerprint256) !== hexOf(peer.fingerprint256)) {
-    return `the server's certificate has another fingerprint: expected ${tls.fingerprint256}, got ${peer.fingerprint256}`;
+  if (wanted.fingerprint256 !== undefined && hexOf(wanted.fingerprint256) !== hexOf(peer.fingerprint256)) {
+    return `the server's certificate has another fingerprint: expected ${wanted.fingerprint256}, got ${peer.fingerprint256}`;
   }
   return undefined;
 }

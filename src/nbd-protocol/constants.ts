@@ -18,7 +18,7 @@ export const NBD_PORT = 10809;
 
 /** Suites for pre-shared keys, in OpenSSL's words: those of TLS 1.3 take either, below it only keys are offered. */
 export const PSK_CIPHERS =
-  'TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:ECDHE-PSK:DHE-PSK:PSK';
+  'TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:ECDHE-PSK:DHE-PSK:PSK';
 
 /** Handshake flags; the client's have the same bits. */
 export const HANDSHAKE = { FIXED_NEWSTYLE: 1, NO_ZEROES: 2 } as const;
