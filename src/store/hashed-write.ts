@@ -7,10 +7,15 @@ import { type StoreAction, storeIo } from './store-error.ts';
 /** Chunks up to this many bytes are gathered: a stream of small pieces must not become a stream of system calls. */
 const GATHER = 512 * 1024;
 const READ = 1024 * 1024;
+/** So many bytes are written before the disk is told to begin: else all of them wait for the last one. */
+const SYNC_EVERY = 64 * 1024 * 1024;
+/** One file at a time is on its way to the disk: each such call holds one of the few threads that all files share. */
+let isSyncing = false;
 
 /**
  * Writes chunks to the end of an open file and hashes them in the same pass: the thread pool writes while this thread
- * hashes and gathers what comes next. Only failures of the file are put in the store's words; those of the source pass
+ * hashes and gathers what comes next, and the disk works on what was written. Not all of it is durable when this resolves,
+ * but nothing is under way. Only failures of the file are put in the store's words; those of the source pass
  * untouched, even where the file then fails, too.
  */
 export async function writeHashed(
@@ -25,12 +30,22 @@ export async function writeHashed(
   let length = 0;
   /** What is being written: of the buffer that is not gathered into. */
   let writing: Promise<void> = Promise.resolve();
+  /** The last sync that this file began. Its failure is told once, so that a later one would not. */
+  let syncing: Promise<void> = Promise.resolve();
+  let unsynced = 0;
   const put = async (data: Uint8Array) => {
     await writing;
+    if (unsynced >= SYNC_EVERY && !isSyncing) {
+      await syncing;
+      syncing = sync(file, action);
+      syncing.catch(() => {}); // awaited before the next one, or at the end
+      unsynced = 0;
+    }
     writing = storeIo(action, () => appendFully(file, data));
     writing.catch(() => {}); // awaited before the next write, or at the end
     hashPiece(hash, data, onHashed);
     length += data.byteLength;
+    unsynced += data.byteLength;
   };
   const flush = async () => {
     await put(front.subarray(0, held));
@@ -50,8 +65,9 @@ export async function writeHashed(
     }
     await flush();
     await writing;
+    await syncing;
   } catch (error) {
-    await writing.catch(() => {}); // nobody may close the file before; the first error is the one that tells why
+    await Promise.allSettled([writing, syncing]); // nobody may close the file before; the first error tells why
     throw error;
   }
   return { length, sha256: hash.digest('hex') };
@@ -81,6 +97,15 @@ function hashPiece(hash: Hash, piece: Uint8Array, onHashed: WriteOptions['onHash
   const startedAt = performance.now();
   hash.update(piece);
   onHashed?.(performance.now() - startedAt);
+}
+
+async function sync(file: FileHandle, action: StoreAction): Promise<void> {
+  isSyncing = true;
+  try {
+    await storeIo(action, () => file.datasync());
+  } finally {
+    isSyncing = false;
+  }
 }
 
 async function appendFully(file: FileHandle, data: Uint8Array): Promise<void> {

@@ -1,5 +1,5 @@
 import { type FileHandle, open } from 'node:fs/promises';
-import { expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { hashFile, writeHashed } from '../../src/store/hashed-write.ts';
 import { makeTempDir } from '../support/temp-dir.ts';
 
@@ -58,4 +58,72 @@ test('the time of every piece that is hashed is told', async () => {
   } finally {
     await file.close();
   }
+});
+
+describe('a long file is on its way to the disk while it is written', () => {
+  const MIB = 1024 * 1024;
+  const SOON = { timeout: 30_000, interval: 5 };
+
+  async function* manyMib(count: number): AsyncGenerator<Uint8Array, void> {
+    const piece = new Uint8Array(MIB);
+    for (let i = 0; i < count; i++) yield piece;
+  }
+
+  /** A file that counts, whose syncs end when they are told to. */
+  function slowDisk() {
+    const syncs: PromiseWithResolvers<void>[] = [];
+    let written = 0;
+    const file = {
+      write: async (_: Uint8Array, __: number, length: number) => {
+        written += length;
+        return { bytesWritten: length };
+      },
+      datasync: () => {
+        const sync = Promise.withResolvers<void>();
+        syncs.push(sync);
+        return sync.promise;
+      },
+    };
+    return { file: file as unknown as FileHandle, syncs, written: () => written };
+  }
+
+  test('one sync at a time, of all files, and none is left behind', async () => {
+    const [one, other] = [slowDisk(), slowDisk()];
+    let isDone = false;
+    const writing = writeHashed(one.file, manyMib(200), ACTION).finally(() => {
+      isDone = true;
+    });
+    await vi.waitFor(() => expect(one.written()).toBe(200 * MIB), SOON);
+    expect(one.syncs).toHaveLength(1);
+    await writeHashed(other.file, manyMib(100), ACTION);
+    expect(other.syncs).toHaveLength(0);
+    expect(isDone).toBe(false); // its file may not be closed under a sync
+    one.syncs[0]!.resolve();
+    expect((await writing).length).toBe(200 * MIB);
+  });
+
+  test('a sync that fails fails the file: the next one would say that all is well', async () => {
+    const disk = slowDisk();
+    const failure = Object.assign(new Error('EIO'), { code: 'EIO', syscall: 'fdatasync' });
+    const writing = writeHashed(disk.file, manyMib(1000), ACTION);
+    writing.catch(() => {});
+    await vi.waitFor(() => expect(disk.syncs).toHaveLength(1), SOON);
+    disk.syncs[0]!.reject(failure);
+    await expect(writing).rejects.toMatchObject({ code: 'STORE_IO', cause: failure });
+    expect(disk.syncs).toHaveLength(1);
+  });
+
+  test('a source that fails is told when the sync has ended', async () => {
+    const disk = slowDisk();
+    const lost = new Error('the connection is lost');
+    async function* failing() {
+      yield* manyMib(80);
+      throw lost;
+    }
+    const writing = writeHashed(disk.file, failing(), ACTION);
+    writing.catch(() => {});
+    await vi.waitFor(() => expect(disk.written()).toBe(80 * MIB), SOON);
+    disk.syncs[0]!.resolve();
+    await expect(writing).rejects.toBe(lost);
+  });
 });
