@@ -198,7 +198,13 @@ export async function withVhdExport<T>(
 ): Promise<T> {
   let length: number | undefined;
   const wholeLength = () => length;
-  await using transfer = await host.exportDisk(snapshotVdiRef, { format: 'vhd', base, wholeLength, signal });
+  await using transfer = await host.exportDisk(snapshotVdiRef, {
+    format: 'vhd',
+    base,
+    wholeLength,
+    reuseMemory: true,
+    signal,
+  });
   await using exported = await readVhdStream(transfer.chunks, { exact: true, signal });
   length = exported.length;
   assertSize(plan, 'the VHD export', exported.size, size);
@@ -217,7 +223,7 @@ async function transferRawExport(
   { timestamp, signal, onMoved, meter }: TransferOptions,
 ): Promise<StoredLayer> {
   const staged = await writer.stage({ signal });
-  await using transfer = await host.exportDisk(snapshot.snapshotVdiRef, { format: 'raw', signal });
+  await using transfer = await host.exportDisk(snapshot.snapshotVdiRef, { format: 'raw', reuseMemory: true, signal });
   const raw = rawBlocks(transfer.chunks, snapshot.size, `raw export of ${plan.vdiUuid}`, { signal, onMoved });
   const blocks = meter.through(raw);
   const { digests, onBlock } = digestBlocks(snapshot.size);
@@ -236,7 +242,7 @@ async function transferRawFile(
   { plan, snapshot }: DiskJob,
   { signal, onMoved, meter }: TransferOptions,
 ): Promise<StoredLayer> {
-  await using transfer = await host.exportDisk(snapshot.snapshotVdiRef, { format: 'raw', signal });
+  await using transfer = await host.exportDisk(snapshot.snapshotVdiRef, { format: 'raw', reuseMemory: true, signal });
   const { digests, onBlock } = digestBlocks(snapshot.size);
   const blocks = wholeBlocks(transfer.chunks, snapshot.size, `raw export of ${plan.vdiUuid}`, { signal, onMoved });
   const chunks = digested(meter.through(blocks), onBlock);

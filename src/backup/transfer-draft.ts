@@ -159,7 +159,7 @@ async function fillFromExport(
     );
     return 'vhd';
   }
-  await using transfer = await host.exportDisk(ref, { format: 'raw', signal });
+  await using transfer = await host.exportDisk(ref, { format: 'raw', reuseMemory: true, signal });
   const blocks = wholeBlocks(transfer.chunks, size, `raw export of ${plan.vdiUuid}`, { signal, onMoved });
   await draft.write({ size, blocks: meter.through(blocks) }, { signal });
   return 'raw';

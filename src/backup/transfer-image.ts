@@ -44,7 +44,7 @@ export async function transferImage(
   // The archive bears the snapshot's name: for as long as that is the VM's, the mark alone says whose the snapshot is.
   await host.call('VM.set_name_label', snapshot.ref, label);
   const { compression = 'none' } = plan;
-  await using transfer = await host.exportVm(snapshot.ref, { compression, signal });
+  await using transfer = await host.exportVm(snapshot.ref, { compression, reuseMemory: true, signal });
   const sent = await peekXvaCompression(transfer.chunks);
   const compressed = sent.compression === 'zstd';
   if (compression === 'zstd' && !compressed) {

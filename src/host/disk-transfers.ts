@@ -14,7 +14,7 @@ const MAX_METADATA_BYTES = 64 * 2 ** 20;
 export async function exportDisk(
   context: TransferContext,
   id: ObjectId,
-  { format = 'raw', base, wholeLength, signal }: ExportDiskOptions = {},
+  { format = 'raw', base, wholeLength, reuseMemory, signal }: ExportDiskOptions = {},
 ): Promise<DiskExport> {
   if (base !== undefined && format !== 'vhd') throw new TypeError('base: only an export as VHD can have one');
   const [vdi, baseVdi] = await Promise.all([
@@ -30,7 +30,7 @@ export async function exportDisk(
       what: `export of disk ${vdi.uuid} as ${format}`,
       disks: baseVdi === undefined ? [vdi.ref] : [vdi.ref, baseVdi.ref],
     },
-    { signal, length: format === 'raw' ? () => vdi.virtual_size : wholeLength },
+    { signal, reuseMemory, length: format === 'raw' ? () => vdi.virtual_size : wholeLength },
   );
   return { chunks, close, [Symbol.asyncDispose]: close };
 }

@@ -15,6 +15,8 @@ import {
 const MAX_EXPORT_VERDICT_MS = 600_000;
 
 export interface DownloadOptions extends CallOptions {
+  /** The memory of a chunk is used again once the next one is asked for. */
+  readonly reuseMemory?: boolean | undefined;
   /** What the body must have, in bytes, where that is known when it ends; else what the answer's head promised. */
   readonly length?: (() => number | undefined) | undefined;
 }
@@ -33,9 +35,9 @@ export interface Download {
 export async function download(
   context: TransferContext,
   request: TransferRequest,
-  { signal, length }: DownloadOptions = {},
+  { signal, reuseMemory, length }: DownloadOptions = {},
 ): Promise<Download> {
-  const transfer = await beginTransfer(context, request, signal);
+  const transfer = await beginTransfer(context, request, { signal, reuseMemory });
   const promised = transfer.head.headers.get('content-length');
   const expectedLength = () => length?.() ?? (promised === undefined ? undefined : Number(promised));
   const { timeouts } = context;

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import { BackupError } from '../core/index.ts';
+import type { Receiver } from './receiver.ts';
 
 /**
  * The longest request head that a host takes, in bytes: 1024 less what its reader keeps for itself.
@@ -86,9 +87,8 @@ export interface Exchange {
   destroy(): void;
 }
 
-export function createExchange(socket: Socket, where: string): Exchange {
-  socket.on('error', () => {}); // seen by who reads or writes
-  const chunks = socket[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
+export function createExchange(socket: Socket, receiver: Receiver, where: string): Exchange {
+  receiver.attach(socket);
   let rest: Uint8Array | undefined;
 
   async function within<T>(timeoutMs: number | undefined, what: string, work: Promise<T>): Promise<T> {
@@ -111,8 +111,7 @@ export function createExchange(socket: Socket, where: string): Exchange {
       rest = undefined;
       return piece;
     }
-    const next = await within(timeoutMs, 'byte', chunks.next());
-    return next.done === true ? undefined : next.value;
+    return within(timeoutMs, 'byte', receiver.next());
   }
 
   async function response(timeoutMs: number): Promise<ResponseHead> {

@@ -1,9 +1,10 @@
-import { anySignal, BackupError, type Clock, createLog, type HostError } from '../core/index.ts';
+import { anySignal, BackupError, type CallOptions, type Clock, createLog, type HostError } from '../core/index.ts';
 import type { DiskUse } from './disk-use.ts';
 import type { ExchangeLog } from './exchange-log.ts';
 import { toBackupError } from './host-errors.ts';
 import { createExchange, type Exchange, formatRequestHead, type ResponseHead } from './http-exchange.ts';
 import type { HostGates } from './limits.ts';
+import { Receiver } from './receiver.ts';
 import type { RecordReader } from './record-reader.ts';
 import type { Ref, TaskRecord } from './records.ts';
 import type { Session } from './session.ts';
@@ -70,7 +71,7 @@ export interface Transfer {
 export async function beginTransfer(
   context: TransferContext,
   request: TransferRequest,
-  given?: AbortSignal,
+  { signal: given, reuseMemory = false }: CallOptions & { readonly reuseMemory?: boolean | undefined } = {},
 ): Promise<Transfer> {
   const { session, tasks, timeouts, gates } = context;
   const late = new AbortController();
@@ -130,8 +131,10 @@ export async function beginTransfer(
     task = await tasks.create(`xen-backup-sdk: ${request.what}`, request.path);
     for (let redirects = 0, target = context.target; ; redirects++) {
       signal.throwIfAborted();
-      const socket = await context.trust.connect(target, { timeoutMs: timeouts.connectMs, signal });
-      exchange = createExchange(socket, doing);
+      const receiver = new Receiver(reuseMemory);
+      const { onread } = receiver;
+      const socket = await context.trust.connect(target, { timeoutMs: timeouts.connectMs, onread, signal });
+      exchange = createExchange(socket, receiver, doing);
       signal.throwIfAborted();
       // In the query, not in a cookie: the host repeats only that when it sends us elsewhere.
       const query = { ...request.query, session_id: await session.reference(), task_id: task };

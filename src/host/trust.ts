@@ -1,5 +1,5 @@
 import { X509Certificate } from 'node:crypto';
-import { connect as connectTcp, isIP, type Socket } from 'node:net';
+import { connect as connectTcp, isIP, type OnReadOpts, type Socket } from 'node:net';
 import { checkServerIdentity, connect as connectTls, type TLSSocket } from 'node:tls';
 import { anySignal, BackupError } from '../core/index.ts';
 import { openTunnel } from './proxy-tunnel.ts';
@@ -19,7 +19,12 @@ export interface Trust {
   /** Opens a connection whose peer is believed, or rejects with `HOST_CERTIFICATE_MISMATCH`. */
   connect(
     target: Target,
-    options: { readonly timeoutMs: number; readonly signal?: AbortSignal | undefined },
+    options: {
+      readonly timeoutMs: number;
+      /** Where the bytes of a direct connection go; through a proxy they come as events. */
+      readonly onread?: OnReadOpts | undefined;
+      readonly signal?: AbortSignal | undefined;
+    },
   ): Promise<Socket>;
 }
 
@@ -110,16 +115,16 @@ export function createTrust(
     );
   }
 
-  async function open(target: Target, signal: AbortSignal): Promise<Socket> {
+  async function open(target: Target, onread: OnReadOpts | undefined, signal: AbortSignal): Promise<Socket> {
     const { host } = target;
     if (target.protocol === 'http:' && !insecure) {
       throw new TypeError(`${host}: plain HTTP shows the password to the network; it needs insecure: true`);
     }
     const way = wayTo(target, resolve);
     const socket = proxy === undefined ? undefined : await openTunnel(proxy, way, signal);
-    if (target.protocol === 'http:') return socket ?? connectTcp(way);
+    if (target.protocol === 'http:') return socket ?? connectTcp({ ...way, ...(onread && { onread }) });
     return connectTls({
-      ...(socket === undefined ? way : { socket }),
+      ...(socket === undefined ? { ...way, ...(onread && { onread }) } : { socket }),
       // Judged by check() before anything is sent: only so can the error name the fingerprint that was found.
       rejectUnauthorized: false,
       ...(isIP(host) === 0 ? { servername: host } : {}),
@@ -130,7 +135,7 @@ export function createTrust(
   }
 
   return {
-    async connect(target, { timeoutMs, signal: given }) {
+    async connect(target, { timeoutMs, onread, signal: given }) {
       given?.throwIfAborted();
       const where = `${target.host}:${target.port}`;
       const late = new AbortController();
@@ -140,7 +145,7 @@ export function createTrust(
       const signal = anySignal(given, late.signal) ?? late.signal;
       let socket: Socket | undefined;
       try {
-        socket = await open(target, signal);
+        socket = await open(target, onread, signal);
         // Without a proxy the socket is on its way; through one a plain one is there.
         if (target.protocol === 'https:' || socket.connecting) await ready(socket, target, signal);
         if (target.protocol === 'https:') check(socket as TLSSocket, target);

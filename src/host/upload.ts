@@ -30,7 +30,8 @@ export async function upload(
     throw new RangeError(`${request.what}: expected a length in bytes, got ${stream.length}`);
   }
   // The host answers before it reads, so a 302 comes before anything of the stream is used.
-  const transfer = await beginTransfer(context, { ...request, method: 'PUT', contentLength: stream.length }, signal);
+  const put = { ...request, method: 'PUT', contentLength: stream.length } as const;
+  const transfer = await beginTransfer(context, put, { signal });
   const { exchange, doing } = transfer;
   const { timeouts } = context;
   try {

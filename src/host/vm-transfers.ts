@@ -12,7 +12,7 @@ import { parseTaskResult } from './xapi-client.ts';
 export async function exportVm(
   context: TransferContext,
   id: ObjectId,
-  { compression = 'none', wholeLength, signal }: ExportVmOptions = {},
+  { compression = 'none', wholeLength, reuseMemory, signal }: ExportVmOptions = {},
 ): Promise<DiskExport> {
   const vm = await context.records.get('VM', id);
   const { chunks, close } = await download(
@@ -24,7 +24,7 @@ export async function exportVm(
       what: `export of VM ${vm.uuid}`,
       disks: await disksOf(context.records, vm.VBDs),
     },
-    { signal, length: wholeLength },
+    { signal, reuseMemory, length: wholeLength },
   );
   return { chunks, close, [Symbol.asyncDispose]: close };
 }

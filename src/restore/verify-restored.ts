@@ -42,7 +42,11 @@ export async function verifyRestored(
   const results: VerifiedDisk[] = [];
   for (const [vdiUuid, restoredUuid] of Object.entries(options.disks)) {
     await using expected = await expectedDisk(repository, manifest, options, vdiUuid);
-    await using transfer = await host.exportDisk(restoredUuid, { format: 'raw', signal: options.signal });
+    await using transfer = await host.exportDisk(restoredUuid, {
+      format: 'raw',
+      reuseMemory: true,
+      signal: options.signal,
+    });
     const firstDifference = await compareStream(expected, transfer.chunks, options, (bytes) =>
       options.onRead?.(vdiUuid, bytes),
     );

@@ -37,7 +37,8 @@ export async function peekCompression(source: AsyncIterable<Uint8Array>): Promis
   for (let length = 0; length < MAGIC_LENGTH; ) {
     const next = await iterator.next();
     if (next.done === true) break;
-    first.push(next.value);
+    // A copy of a few bytes, where that is all that came: a source may use their memory again for those that follow.
+    first.push(next.value.byteLength < MAGIC_LENGTH ? next.value.slice() : next.value);
     length += next.value.byteLength;
   }
   const start = Uint8Array.from(first.flatMap((piece) => [...piece.subarray(0, MAGIC_LENGTH)]));
