@@ -5,7 +5,7 @@ import type { WriteOptions, Written } from './store.ts';
 import { type StoreAction, storeIo } from './store-error.ts';
 
 /** Chunks up to this many bytes are gathered: a stream of small pieces must not become a stream of system calls. */
-const GATHER = 512 * 1024;
+const GATHER = 1024 * 1024;
 const READ = 1024 * 1024;
 /** So many bytes are written before the disk is told to begin: else all of them wait for the last one. */
 const SYNC_EVERY = 64 * 1024 * 1024;
