@@ -105,7 +105,8 @@ export async function runBackup(
   let unfinished: UnfinishedRun | undefined;
   try {
     const vm = await checkPlan(host, repository, plan, given);
-    taken = given.lease ?? (await repository.acquireLease(uuid, { purpose: 'backup', waitMs, signal: stop }));
+    taken =
+      given.lease ?? (await repository.acquireLease(uuid, { purpose: 'backup', waitMs, onProgress, signal: stop }));
     const lease = taken;
     const signal = anySignal(stop, lease.signal);
     const options = { ...given, signal };
@@ -191,9 +192,9 @@ export async function backupVm(
   options: PlanBackupOptions & RunBackupOptions,
 ): Promise<BackupResult> {
   const plan = await planBackup(host, repository, options);
-  const { waitMs, signal } = options;
+  const { waitMs, onProgress, signal } = options;
   if (waitMs === undefined || options.lease !== undefined) return runBackup(host, repository, plan, options);
-  await using lease = await repository.acquireLease(plan.vm.uuid, { purpose: 'backup', waitMs, signal });
+  await using lease = await repository.acquireLease(plan.vm.uuid, { purpose: 'backup', waitMs, onProgress, signal });
   return await runBackup(host, repository, await planBackup(host, repository, options), { ...options, lease });
 }
 

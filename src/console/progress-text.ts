@@ -23,6 +23,10 @@ export function eventLine(event: ProgressEvent): string | undefined {
       const when = formatDuration(event.waitMs);
       return line(event.run, `${event.subject}: try ${event.attempt} failed, next in ${when}: ${event.reason}`);
     }
+    case 'waiting': {
+      const most = formatDuration(event.waitMs);
+      return line(event.run, `waits up to ${most} for ${event.reason} (VM ${event.vmUuid})`);
+    }
     default:
       return undefined; // kinds of a later version, too
   }

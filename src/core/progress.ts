@@ -91,6 +91,18 @@ export type ProgressEvent =
       readonly waitMs: number;
       /** Why it failed. */
       readonly reason: string;
+    }
+  | {
+      /** Another one writes the points of the VM, and is waited for. */
+      readonly kind: 'waiting';
+      /** Which operation speaks. */
+      readonly run: RunKind;
+      /** Whose points they are. */
+      readonly vmUuid: string;
+      /** How long it is waited for at most, from the start of the wait, in milliseconds. */
+      readonly waitMs: number;
+      /** Who it is, and what for. */
+      readonly reason: string;
     };
 
 /**

@@ -50,12 +50,13 @@ export async function acquireLease(
   store: Store,
   vmUuid: string,
   clock: Clock,
-  { purpose = 'write', waitMs = 0, steal = false, signal }: AcquireLeaseOptions = {},
+  { purpose = 'write', waitMs = 0, steal = false, onProgress, signal }: AcquireLeaseOptions = {},
 ): Promise<Lease> {
   const token = randomUUID();
   const holder = { hostname: hostname(), pid: process.pid, thread: threadId };
   const until = clock.now() + waitMs;
   let refused: number | undefined;
+  let waitedFor: string | undefined;
   for (;;) {
     const newest = await findNewest(store, vmUuid, { signal });
     const file = newest && (await readLease(store, newest.name, { signal }));
@@ -63,6 +64,10 @@ export async function acquireLease(
     if (file !== undefined && state === 'held' && !steal) {
       const left = until - clock.now();
       if (left <= 0) throw heldByOther(vmUuid, file);
+      if (waitedFor !== file.token && purpose !== 'remove' && purpose !== 'write') {
+        onProgress?.({ kind: 'waiting', run: purpose, vmUuid, waitMs, reason: describe(file) });
+      }
+      waitedFor = file.token;
       await clock.sleep(Math.min(LOOK_MS, left), { signal });
       continue;
     }
@@ -243,13 +248,18 @@ function isoTime(ms: number): string {
   return new Date(ms).toISOString();
 }
 
-function heldByOther(vmUuid: string, { holder, purpose, acquiredAt, expiresAt }: LeaseFile): BackupError {
+/** Who writes, for people. */
+function describe({ holder, purpose, acquiredAt, expiresAt }: LeaseFile): string {
   const who = `process ${holder.pid} on ${holder.hostname}`;
-  return new BackupError(
-    'LEASE_HELD',
-    `VM ${vmUuid} has another writer: ${who} (${purpose}, since ${acquiredAt}, until ${expiresAt} at least)`,
-    { retryable: true, facts: { vmUuid, holder, purpose, acquiredAt, expiresAt } },
-  );
+  return `${who} (${purpose}, since ${acquiredAt}, until ${expiresAt} at least)`;
+}
+
+function heldByOther(vmUuid: string, file: LeaseFile): BackupError {
+  const { holder, purpose, acquiredAt, expiresAt } = file;
+  return new BackupError('LEASE_HELD', `VM ${vmUuid} has another writer: ${describe(file)}`, {
+    retryable: true,
+    facts: { vmUuid, holder, purpose, acquiredAt, expiresAt },
+  });
 }
 
 function lostLease(vmUuid: string, why: string): BackupError {

@@ -36,7 +36,7 @@ export async function copyPoint(
   { onProgress, waitMs, signal: stop }: CopyPointOptions = {},
 ): Promise<CopyReport> {
   const report = { copied: [] as PointId[], present: [] as PointId[], bytes: 0 };
-  await using lease = await to.acquireLease(id.vmUuid, { purpose: 'copy', waitMs, signal: stop });
+  await using lease = await to.acquireLease(id.vmUuid, { purpose: 'copy', waitMs, onProgress, signal: stop });
   const signal = anySignal(stop, lease.signal);
   for (const manifest of await from.chain(id, { signal })) {
     const one = { vmUuid: manifest.vm.uuid, point: manifest.point };

@@ -1,4 +1,4 @@
-import type { CallOptions } from '../core/index.ts';
+import type { CallOptions, ProgressListener } from '../core/index.ts';
 
 /** What a writer is at work on. */
 export type LeasePurpose = 'backup' | 'copy' | 'prune' | 'remove' | 'write';
@@ -48,6 +48,12 @@ export interface AcquireLeaseOptions extends WaitOptions {
    * @defaultValue `false`
    */
   readonly steal?: boolean | undefined;
+  /**
+   * Called with `waiting` when a wait begins, and again when another one has the lease; where `purpose` is `backup`, `copy` or
+   * `prune`.
+   * @defaultValue nobody is told
+   */
+  readonly onProgress?: ProgressListener | undefined;
 }
 
 /**

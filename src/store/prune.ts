@@ -130,7 +130,7 @@ export async function prune(
   };
   for (const [vmUuid, { merge, expire, leftovers }] of workOf(plan)) {
     signal?.throwIfAborted();
-    const lease = await tryLease(store, vmUuid, clock, { purpose: 'prune', waitMs, signal });
+    const lease = await tryLease(store, vmUuid, clock, { purpose: 'prune', waitMs, onProgress, signal });
     if (lease instanceof BackupError) {
       const reason = lease.message;
       report.unmerged.push(...merge.map((point) => ({ vmUuid, point, reason })));

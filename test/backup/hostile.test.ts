@@ -3,7 +3,7 @@ import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { backupVm, planBackup, runBackup } from '../../src/backup/index.ts';
-import { type ProgressEvent, RunError } from '../../src/core/index.ts';
+import { type ProgressEvent, type ProgressListener, RunError } from '../../src/core/index.ts';
 import { findLeftovers } from '../../src/snapshot/index.ts';
 import { type Pool, startPool } from '../support/pool.ts';
 
@@ -193,8 +193,11 @@ describe('several at once', () => {
     const vm = await smallVm(pool);
     await backupVm(pool.host, pool.repository, { vm: vm.uuid });
     await pool.simulator.writeDisk(vm.uuid, '0', MIB, randomBytes(MIB));
+    const waits: ProgressEvent[] = [];
+    const onProgress: ProgressListener = (event) => void (event.kind === 'waiting' && waits.push(event));
+    const options = { vm: vm.uuid, onProgress };
     const threeWith = (waitMs?: number) =>
-      Promise.allSettled([1, 2, 3].map(() => backupVm(pool.host, pool.repository, { vm: vm.uuid, waitMs })));
+      Promise.allSettled([1, 2, 3].map(() => backupVm(pool.host, pool.repository, { ...options, waitMs })));
     const hasty = await threeWith();
     const refused = hasty.flatMap((result) => (result.status === 'rejected' ? [result.reason as unknown] : []));
     expect(refused).toHaveLength(2);
@@ -202,7 +205,11 @@ describe('several at once', () => {
       const report = { outcome: 'failed', receipt: [] };
       expect(error).toMatchObject({ code: 'LEASE_HELD', facts: { purpose: 'backup' }, report });
     }
+    expect(waits).toEqual([]);
     const patient = await threeWith(60_000);
+    const of = { kind: 'waiting', run: 'backup', vmUuid: vm.uuid, waitMs: 60_000 };
+    expect(waits.length).toBeGreaterThanOrEqual(2);
+    for (const wait of waits) expect(wait).toMatchObject({ ...of, reason: expect.stringMatching(/\(backup, since/) });
     expect(patient.map((result) => result.status === 'fulfilled' && result.value.manifest.type)).toEqual([
       'incr',
       'incr',

@@ -52,6 +52,7 @@ describe('without a terminal', () => {
     onProgress({ kind: 'fell-back', run, subject: 'vm-1', from: 'quiesced', to: 'crash', reason: 'MESSAGE_REMOVED' });
     onProgress({ kind: 'warning', run, code: 'SLOW', message: 'the host is slow' });
     onProgress({ kind: 'retrying', run, subject: 'disk a', attempt: 2, waitMs: 4000, reason: 'cut' });
+    onProgress({ kind: 'waiting', run, vmUuid: 'vm-1', waitMs: 9000, reason: 'process 5 on nas (prune)' });
     expect(stream.text.split('\n')).toEqual([
       'backup: snapshot (VM vm-1)',
       'backup: disk a: full, 1000 MiB, 100 MiB to move',
@@ -60,6 +61,7 @@ describe('without a terminal', () => {
       'backup: vm-1: fell back from quiesced to crash: MESSAGE_REMOVED',
       'backup: warning SLOW: the host is slow',
       'backup: disk a: try 2 failed, next in 4 s: cut',
+      'backup: waits up to 9 s for process 5 on nas (prune) (VM vm-1)',
       '',
     ]);
   });

@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { hostname } from 'node:os';
 import { describe, expect, test } from 'vitest';
 import { readBytes } from '../../src/bytes/index.ts';
+import type { ProgressEvent, ProgressListener } from '../../src/core/index.ts';
 import {
   copyPoint,
   directoryStore,
@@ -111,6 +112,37 @@ describe('who waits', () => {
     await first.release();
     await clock.advance(1000);
     await (await waiting).assertHeld();
+  });
+
+  test('tells whom it waits for, once for each', async () => {
+    const { clock, repository } = await setUp();
+    const events: ProgressEvent[] = [];
+    const first = await repository.acquireLease(VM, { purpose: 'backup' });
+    const onProgress: ProgressListener = (event) => events.push(event);
+    const waiting = repository.acquireLease(VM, { purpose: 'prune', waitMs: 10_000, onProgress });
+    await clock.untilSleeping(2);
+    await clock.advance(1000);
+    await clock.untilSleeping(2);
+    expect(events).toEqual([
+      {
+        ...{ kind: 'waiting', run: 'prune', vmUuid: VM, waitMs: 10_000 },
+        reason: expect.stringMatching(
+          `^process ${process.pid} on ${hostname()} \\(backup, since .*, until .* at least\\)$`,
+        ),
+      },
+    ]);
+    await first.release();
+    const second = await repository.acquireLease(VM, { purpose: 'copy', onProgress });
+    await clock.advance(1000);
+    await clock.untilSleeping(2);
+    expect(events.map((event) => 'reason' in event && event.reason)).toEqual([
+      expect.stringContaining('(backup, '),
+      expect.stringContaining('(copy, '),
+    ]);
+    await second.release();
+    await clock.advance(1000);
+    await (await waiting).release();
+    expect(events).toHaveLength(2);
   });
 
   test('is told when the time is over, and when it is aborted', async () => {
