@@ -124,7 +124,7 @@ async function verifyPoint(
         const sha256 = await hashChunks(checking?.bytes ?? chunks, record, options);
         bytesRead += record.length;
         if (sha256 !== record.sha256) {
-          if (disk !== undefined) await locate(store, manifest, disk, file, damage, { signal });
+          if (disk !== undefined && (await locate(store, manifest, disk, file, damage, { signal }))) return;
           throw pointBroken(file, 'SHA-256', record.sha256, sha256);
         }
         const findings = (await checking?.report)?.findings ?? [];
@@ -137,7 +137,7 @@ async function verifyPoint(
   return bytesRead;
 }
 
-/** Says where a layer is damaged. */
+/** Says where a layer is damaged, if that can be known. */
 async function locate(
   store: Store,
   manifest: Manifest,
@@ -145,15 +145,16 @@ async function locate(
   file: string,
   damage: Damage[],
   { signal }: CallOptions,
-): Promise<void> {
+): Promise<boolean> {
   const code = 'POINT_BROKEN';
-  // What stops the search is no other damage than the hash that does not match, which is told in any case.
+  // What stops the search is no other damage than the hash that does not match, which is told then.
   const runs = await noteDamage(file, [], signal, () => findDamagedBlocks(store, manifest, disk, { signal }));
   if (runs?.length === 0) damage.push({ file, code, message: `${file}: all blocks are whole: damaged between them` });
   for (const { fileOffset, offset, length } of runs ?? []) {
     const message = `${file}: damaged at ${fileOffset}: bytes ${offset} to ${offset + length} of disk ${disk.vdiUuid}`;
     damage.push({ file, code, message, offset: fileOffset, disk: { vdiUuid: disk.vdiUuid, offset, length } });
   }
+  return runs !== undefined;
 }
 
 /** Was the layer made a full by a merge that is not done yet? */
