@@ -1,4 +1,4 @@
-import { Worker } from 'node:worker_threads';
+import { Worker, type WorkerOptions } from 'node:worker_threads';
 import { createLog } from '../core/index.ts';
 import type { ArchiveFile } from './check-share.ts';
 import { mergeReports, type XvaReport } from './xva-report.ts';
@@ -7,8 +7,10 @@ const log = createLog('xva');
 
 /** The script of a thread: beside this file in the sources, beside all others in the package. */
 const SCRIPT = import.meta.url.endsWith('.ts') ? './check-thread.ts' : './xva-check-thread.js';
-/** Those of the process would be taken over, and `--input-type` of `node -e` lets no script run. */
-const NO_FLAGS: string[] = [];
+const THREAD: WorkerOptions = {
+  execArgv: [], // those of the process would be taken over, and `--input-type` of `node -e` lets no script run
+  resourceLimits: { maxYoungGenerationSizeMb: 1 }, // what a walk leaves behind is small: half the memory of a thread
+};
 
 /**
  * Checks an uncompressed archive in several threads: each goes through all of its structure and hashes its own share of
@@ -32,7 +34,7 @@ export async function checkInThreads(
     const reports: Promise<XvaReport>[] = [];
     for (let index = 0; index < threads; index++) {
       const workerData = { file: { fd, size }, share: { index, of: threads } };
-      const worker = new Worker(new URL(SCRIPT, import.meta.url), { workerData, execArgv: NO_FLAGS });
+      const worker = new Worker(new URL(SCRIPT, import.meta.url), { ...THREAD, workerData });
       running.push(worker);
       reports.push(reportOf(worker));
     }

@@ -13,19 +13,20 @@ export interface CheckXvaOptions extends CallOptions {
   /**
    * How many threads of their own read and hash a large archive that is a file and not compressed; 1: none, all is done
    * where the call is made, as it is for any other archive.
-   * @defaultValue the number of processors, at most 4
+   * @defaultValue the number of processors, at most 3
    */
   readonly threads?: number | undefined;
 }
 
-const MOST_THREADS = 4;
+/** For more, memory would be what is missing: each takes 15 MiB. */
+const MOST_THREADS = 3;
 /** What is checked sooner than threads are started, in bytes. */
 const SMALL = 64 * 1024 * 1024;
 
 /**
  * Reads an archive, compressed or not, from its start to its end, and tells whether a host would take it: its
  * structure, every checksum, every disk to its end, and the archive's own end. A broken archive does not make it
- * reject, only a failure to read does. A source stays open. Memory: some 10 MiB for each thread, whatever the size.
+ * reject, only a failure to read does. A source stays open. Memory: some 15 MiB for each thread, whatever the size.
  *
  * @throws RangeError where `threads` is not a whole number from 1.
  */
