@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { memorySource } from '../../src/bytes/index.ts';
+import { type ByteSource, memorySource } from '../../src/bytes/index.ts';
 import { type Disk, memoryDisk, overlay, readBlocks } from '../../src/disk/index.ts';
 import { openVhd, overlayVhds, readVhdStream, vhdStream } from '../../src/vhd/index.ts';
 import { patterned } from '../support/patterned.ts';
@@ -14,6 +14,30 @@ const MIB = 1024 * 1024;
 async function layersOf(files: readonly Uint8Array[]): Promise<Disk[]> {
   return Promise.all(files.map((bytes) => openVhd(memorySource(bytes))));
 }
+
+/** A source whose reads land later, in no order. */
+function lateSource(bytes: Uint8Array, turns: Iterator<number>): ByteSource {
+  const source = memorySource(bytes);
+  return {
+    ...source,
+    async readInto(...args) {
+      for (let left = turns.next().value as number; left > 0; left--) await Promise.resolve();
+      await source.readInto(...args);
+    },
+  };
+}
+
+test('reads that land in any order give the same bytes', async () => {
+  const stacks = fc.asyncProperty(modelChains(5), fc.infiniteStream(fc.nat(40)), async (model, turns) => {
+    const { files, bytes } = buildChain(model);
+    const layers = await Promise.all(files.map((file) => openVhd(lateSource(file, turns))));
+    const stacked = overlayVhds(layers);
+    const read = new Uint8Array(stacked.size);
+    await stacked.readInto(read, 0);
+    expect(Buffer.compare(read, bytes)).toBe(0);
+  });
+  await fc.assert(stacks, { numRuns: 60 });
+});
 
 test('a stack of VHDs is what the plain overlay makes of them, extents and bytes, at any place', async () => {
   const stacks = fc.asyncProperty(modelChains(5), fc.nat(), fc.nat(), async (model, from, length) => {
