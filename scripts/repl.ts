@@ -1,28 +1,22 @@
 // npm run repl: Node's REPL with the library at hand. `--help` lists the options.
-import { constants } from 'node:os';
 import { BackupError } from 'xen-backup-sdk';
 import { startRepl } from 'xen-backup-sdk/console';
 import { askSecret } from './ask-secret.ts';
 import { replOptions, USAGE } from './repl-options.ts';
+import { stopOnSignals } from './stop-on-signals.ts';
 
-/** Each ends the session in order; a second one ends the process at once. */
-function stopOnSignals(): AbortSignal {
-  const stop = new AbortController();
-  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-    process.once(name, () => {
-      process.exitCode = 128 + constants.signals[name];
-      stop.abort(new Error(name));
-    });
-  }
-  return stop.signal;
-}
+/** Ends the session in order, and leaves its code behind. */
+const stopped = () =>
+  stopOnSignals((exitCode) => {
+    process.exitCode = exitCode;
+  });
 
 try {
   const { env, stdin, stdout } = process;
   const ask = stdin.isTTY ? (question: string) => askSecret(question, stdin, stdout) : undefined;
   const options = await replOptions(process.argv.slice(2), { env, ask });
   if (options === undefined) console.log(USAGE);
-  else await (await startRepl({ ...options, signal: stopOnSignals() })).closed;
+  else await (await startRepl({ ...options, signal: stopped() })).closed;
 } catch (error) {
   process.exitCode ||= 1;
   const message = error instanceof Error ? error.message : String(error);
