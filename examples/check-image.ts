@@ -3,9 +3,9 @@
 //   node examples/check-image.ts <file> …
 import { checkVhd, checkXva } from 'xen-backup-sdk';
 import { formatOf } from './open-image.ts';
+import { readArguments } from './usage.ts';
 
-const paths = process.argv.slice(2);
-if (paths.length === 0) throw new Error('which files?');
+const { positionals: paths } = readArguments('check-image.ts <file> …', { count: [1, Number.POSITIVE_INFINITY] });
 for (const path of paths) {
   try {
     const isVhd = path.endsWith('.vhd') || (await formatOf(path)) === 'vhd';

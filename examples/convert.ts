@@ -6,16 +6,17 @@
 // taken from this one, and its disk of that device is replaced; its other disks come along.
 import { open, rm } from 'node:fs/promises';
 import { pipeline } from 'node:stream/promises';
-import { parseArgs } from 'node:util';
 import { type Disk, type OvaMetadata, openXva, writeRaw, writeVhd, xvaDisks, xvaStream } from 'xen-backup-sdk';
 import { openImage } from './open-image.ts';
+import { endWithUsage, readArguments } from './usage.ts';
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: { device: { type: 'string', default: '0' }, like: { type: 'string' } },
+const usage = 'convert.ts <source> <target> [--device 1] [--like <archive>]';
+const { values, positionals } = readArguments(usage, {
+  count: [2, 2],
+  options: { device: { type: 'string', default: '0' }, like: { type: 'string', default: '' } },
 });
 const [source = '', target = ''] = positionals;
-if (positionals.length !== 2) throw new Error('convert what into what?');
+if (target.endsWith('.xva') && values.like === '') endWithUsage(usage, 'an archive needs a VM: --like <archive>');
 
 /** The same VM, its disk of another size. */
 function resized(metadata: OvaMetadata, id: string, size: number): OvaMetadata {
@@ -26,7 +27,6 @@ function resized(metadata: OvaMetadata, id: string, size: number): OvaMetadata {
 }
 
 async function writeArchive(disk: Disk): Promise<void> {
-  if (values.like === undefined) throw new Error('an archive needs a VM: --like <archive>');
   const like = await openXva(values.like);
   try {
     const replaced = xvaDisks(like.metadata).find(({ device }) => device === values.device);

@@ -3,8 +3,10 @@
 //   node examples/export-xva-disk.ts <archive> <device: 0, 1 …> <target.vhd or target.raw>
 import { createReadStream } from 'node:fs';
 import { readXvaStream, writeRaw, writeVhd } from 'xen-backup-sdk';
+import { readArguments } from './usage.ts';
 
-const [archive = '', device = '0', target = ''] = process.argv.slice(2);
+const usage = 'export-xva-disk.ts <archive> <device: 0, 1 …> <target.vhd or target.raw>';
+const [archive = '', device = '', target = ''] = readArguments(usage, { count: [3, 3] }).positionals;
 const xva = await readXvaStream(createReadStream(archive, { highWaterMark: 1024 * 1024 }));
 let isFound = false;
 for await (const { disk, blocks } of xva.contents) {

@@ -14,6 +14,7 @@ import { EventEmitter, on } from 'node:events';
 import { createServer, type ServerResponse } from 'node:http';
 import { backupVm, directoryStore, openRepository, type ProgressEvent, RunError, type RunReport } from 'xen-backup-sdk';
 import { connectFromEnvironment } from './connect.ts';
+import { endWithUsage, HOST, readArguments } from './usage.ts';
 
 interface Job {
   readonly id: string;
@@ -25,7 +26,9 @@ interface Job {
   error?: string;
 }
 
-const [folder = '', port = '0'] = process.argv.slice(2);
+const usage = `http-service.ts <repository folder> [<port>]; ${HOST}`;
+const [folder = '', port = '0'] = readArguments(usage, { count: [1, 2] }).positionals;
+if (!(Number(port) >= 0 && Number(port) < 65_536)) endWithUsage(usage);
 const host = await connectFromEnvironment();
 const repository = await openRepository(await directoryStore(folder));
 const jobs = new Map<string, Job>();

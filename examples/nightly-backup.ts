@@ -5,14 +5,16 @@
 // --image: whole archives, for pools without NBD or a licence for changed block tracking. A full is made on Sundays. Each run
 // leaves its report in <repository folder>-reports.jsonl. Exit code 1 when something failed. See connect.ts for the host.
 import { appendFile } from 'node:fs/promises';
-import { parseArgs } from 'node:util';
 import { backupVm, directoryStore, openRepository, RunError } from 'xen-backup-sdk';
 import { showProgress } from 'xen-backup-sdk/console';
 import { connectFromEnvironment } from './connect.ts';
+import { HOST, readArguments } from './usage.ts';
 
-const { values, positionals } = parseArgs({ allowPositionals: true, options: { image: { type: 'boolean' } } });
-const [folder, ...vms] = positionals;
-if (folder === undefined || vms.length === 0) throw new Error('where to, and which VMs?');
+const { values, positionals } = readArguments(`nightly-backup.ts <repository folder> [--image] <VM> …; ${HOST}`, {
+  count: [2, Number.POSITIVE_INFINITY],
+  options: { image: { type: 'boolean' } },
+});
+const [folder = '', ...vms] = positionals;
 const strategy = values.image === true ? 'image' : 'changed-blocks';
 const mode = new Date().getDay() === 0 ? 'full' : 'auto';
 const repository = await openRepository(await directoryStore(folder));

@@ -6,8 +6,10 @@
 
 import { createClient } from 'xen-api';
 import { backupVm, connectHost, directoryStore, openRepository } from 'xen-backup-sdk';
+import { HOST, readArguments } from './usage.ts';
 
-const [folder = '', vm = ''] = process.argv.slice(2);
+const usage = `own-client.ts <repository folder> <VM>; ${HOST}`;
+const [folder = '', vm = ''] = readArguments(usage, { count: [2, 2] }).positionals;
 const { XEN_URL: url = '', XEN_USER: user = 'root', XEN_PASSWORD: password = '', XEN_FINGERPRINT } = process.env;
 const client = createClient({ url, auth: { user, password }, allowUnauthorized: true }); // as yours is
 await client.connect();

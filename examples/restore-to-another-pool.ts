@@ -9,14 +9,17 @@
 //   --start             starts it
 //
 // See connect.ts for the pool.
-import { parseArgs } from 'node:util';
 import { directoryStore, openRepository, planRestore, runRestore } from 'xen-backup-sdk';
 import { showProgress } from 'xen-backup-sdk/console';
 import { connectFromEnvironment } from './connect.ts';
+import { HOST, readArguments } from './usage.ts';
 
 const text = { type: 'string' } as const;
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
+const usage =
+  'restore-to-another-pool.ts <repository folder> <VM uuid> [--point <name>] [--name <name>] [--sr <uuid or name>] ' +
+  `[--network <uuid or name>] [--start]; ${HOST}`;
+const { values, positionals } = readArguments(usage, {
+  count: [2, 2],
   options: { point: text, name: text, sr: text, network: text, start: { type: 'boolean' } },
 });
 const [folder = '', vmUuid = ''] = positionals;

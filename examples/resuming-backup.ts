@@ -8,8 +8,12 @@ import { setTimeout } from 'node:timers/promises';
 import { backupVm, directoryStore, openRepository, RunError } from 'xen-backup-sdk';
 import { showProgress } from 'xen-backup-sdk/console';
 import { connectFromEnvironment } from './connect.ts';
+import { endWithUsage, HOST, readArguments } from './usage.ts';
 
-const [folder = '', vm = '', tries = '5', seconds = '60'] = process.argv.slice(2);
+const usage = `resuming-backup.ts <repository folder> <VM> [<tries: 5> [<seconds between them: 60>]]; ${HOST}`;
+const { positionals } = readArguments(usage, { count: [2, 4] });
+const [folder = '', vm = '', tries = '5', seconds = '60'] = positionals;
+if (!(Number(tries) >= 1 && Number(seconds) >= 0)) endWithUsage(usage);
 const repository = await openRepository(await directoryStore(folder));
 const stop = new AbortController();
 process.once('SIGINT', () => stop.abort(new Error('interrupted')));

@@ -1,10 +1,13 @@
 // Serves one disk of a restore point over NBD, read-only, until it is interrupted:
 //
-//   node examples/serve-point.ts <repository folder> <VM uuid> <point, or latest> <device: 0, 1 …>
+//   node examples/serve-point.ts <repository folder> <VM uuid> [<point: latest> [<device: 0>]]
 import { once } from 'node:events';
 import { directoryStore, openRepository, serveNbd } from 'xen-backup-sdk';
+import { readArguments } from './usage.ts';
 
-const [folder = '', vm = '', wanted = 'latest', device = '0'] = process.argv.slice(2);
+const usage = 'serve-point.ts <repository folder> <VM uuid> [<point: latest> [<device: 0>]]';
+const { positionals } = readArguments(usage, { count: [2, 4] });
+const [folder = '', vm = '', wanted = 'latest', device = '0'] = positionals;
 const repository = await openRepository(await directoryStore(folder), { create: false });
 const points = await repository.list({ vm });
 const id = wanted === 'latest' ? points.at(-1) : points.find(({ point }) => point === wanted);
