@@ -8,6 +8,7 @@ import {
   discardRun,
   enableChangedBlockTracking,
   findLeftovers,
+  leftoverText,
   purgeSnapshotData,
   removed,
   removeKeptBases,
@@ -38,8 +39,9 @@ export async function tidyUp(
     strategy === 'image' ? undefined : { repositoryId: repository.id, exceptSnapshot: resume?.snapshotUuid };
   const leftovers = await findLeftovers(host, { vmUuid: vm.uuid, clock, givenUp, signal });
   for (const { leftover, removed, error } of await cleanUp(host, leftovers, { signal, clock })) {
-    if (removed) recorder.warn('LEFTOVER_REMOVED', `removed the ${leftover.kind} ${leftover.name} of a killed run`);
-    else recorder.warn('LEFTOVER_LEFT', `could not remove the ${leftover.kind} ${leftover.uuid}: ${String(error)}`);
+    const what = `${leftoverText(leftover)}, left by a killed run`;
+    if (removed) recorder.warn('LEFTOVER_REMOVED', `removed ${what}`);
+    else recorder.warn('LEFTOVER_LEFT', `could not remove ${what}: ${String(error)}`);
   }
   if (strategy !== 'image' && resume === undefined) await forgetUnfinished(repository, vm.uuid, { signal });
   let broken = false;

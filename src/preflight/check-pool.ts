@@ -1,6 +1,6 @@
 import { BackupError } from '../core/index.ts';
 import type { Host } from '../host/index.ts';
-import { cleanUp, findLeftovers } from '../snapshot/index.ts';
+import { cleanUp, findLeftovers, leftoverText } from '../snapshot/index.ts';
 import type { Context } from './context.ts';
 import type { Finding, Subject } from './finding.ts';
 
@@ -47,9 +47,11 @@ export async function* checkLeftovers(context: Context): AsyncGenerator<Finding>
     yield { id: 'pool.leftovers', severity: 'ok', subject, evidence: { leftovers }, message };
     return;
   }
+  const told = leftovers.slice(0, 3).map(leftoverText);
+  const more = leftovers.length - told.length;
   yield {
     ...{ id: 'pool.leftovers', severity: 'warning', subject, evidence: { leftovers } },
-    message: `runs that were killed have left ${leftovers.length} objects: they take room on the storage`,
+    message: `runs that were killed have left ${told.join(', ')}${more > 0 ? ` and ${more} more` : ''}`,
     fix: {
       words: 'Look at them, then remove them; the next backup of a VM removes what belongs to that VM.',
       async apply(options = {}) {

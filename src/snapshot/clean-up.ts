@@ -28,6 +28,16 @@ export interface Leftover {
   readonly evidence: string;
 }
 
+/**
+ * A leftover in a sentence.
+ * @internal
+ */
+export function leftoverText({ kind, name, uuid }: Leftover): string {
+  if (kind === 'block') return `the ban on migrating the VM ${name} (${uuid})`;
+  if (kind === 'intent') return `the note of a run on the VM ${name} (${uuid})`;
+  return `the ${kind} ${name} (${uuid})`;
+}
+
 export interface CleanUpOptions extends CallOptions {
   /** For tests. @defaultValue the machine's clock */
   readonly clock?: Clock | undefined;
@@ -155,7 +165,7 @@ export async function hangsOnVm(host: Host, vdi: Pick<VdiRecord, 'VBDs'>): Promi
 }
 
 function isLeft(leftover: Leftover, why: string): BackupError {
-  const message = `${leftover.kind} ${leftover.name} (${leftover.uuid}) is left alone: ${why}`;
+  const message = `${leftoverText(leftover)} is left alone: ${why}`;
   return new BackupError('CLEAN_UP_INCOMPLETE', message, { facts: { ...leftover } });
 }
 

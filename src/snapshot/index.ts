@@ -18,6 +18,7 @@ export {
   type FindLeftoversOptions,
   findLeftovers,
   type Leftover,
+  leftoverText,
 } from './clean-up.ts';
 export { type DestroySnapshotOptions, destroyOne, destroySnapshot } from './destroy-snapshot.ts';
 export { CLEAN_UP_MS, discardRun, removed } from './discard-run.ts';

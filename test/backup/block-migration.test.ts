@@ -71,6 +71,27 @@ test('the block of a dead run is found and taken back; of a copy of it, and of a
   expect(await findLeftovers(pool.host)).toEqual([]);
 });
 
+test.each([
+  ['LEFTOVER_REMOVED', /^removed the ban on migrating the VM \S+ \(UUID\), left by a killed run$/, 0],
+  ['LEFTOVER_LEFT', /^could not remove the ban on migrating the VM \S+ \(UUID\), left by a killed run: .*no/, 99],
+] as const)('%s calls it what it is', async (code, message, times) => {
+  await using pool = await startPool();
+  const vm = await smallVm(pool);
+  const by = {
+    uuid: vm.uuid,
+    runId: 'dead',
+    runner: { hostname: 'gone', pid: 1, thread: 0 },
+    at: '2020-01-01T00:00:00Z',
+  };
+  const reason = `xen-backup-sdk is backing this VM up: ${JSON.stringify(by)}`;
+  await pool.host.call('VM.add_to_blocked_operations', vm.ref, 'migrate_send', reason);
+  const method = 'VM.remove_from_blocked_operations';
+  if (times > 0) pool.simulator.fault('call-error', { method, code: 'INTERNAL_ERROR', params: ['no'], times });
+  const { manifest } = await backupVm(pool.host, pool.repository, { vm: vm.uuid });
+  const warning = manifest.warnings.find((one) => one.code === code);
+  expect(warning?.message.replace(vm.uuid, 'UUID')).toMatch(message);
+});
+
 test('a VM that migrates is not backed up', async () => {
   await using pool = await startPool();
   const vm = await smallVm(pool);

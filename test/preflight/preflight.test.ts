@@ -308,6 +308,7 @@ test('what killed runs left is found, and removed when that is asked for', async
   await abandonedSnapshot(pool, vm);
   const finding = only(await preflight(pool.host), 'pool.leftovers');
   expect(finding).toMatchObject({ severity: 'warning', evidence: { leftovers: [{ kind: 'snapshot' }] } });
+  expect(finding.message).toMatch(/^runs that were killed have left the snapshot \S.* \([0-9a-f-]{36}\)$/);
   pool.simulator.fault('call-error', { method: 'VM.destroy', code: 'INTERNAL_ERROR', params: ['no'] });
   await expect(finding.fix!.apply!()).rejects.toMatchObject({ code: 'CLEAN_UP_INCOMPLETE' });
   await finding.fix!.apply!();
