@@ -39,11 +39,12 @@ try {
   await host.close();
 }
 
+const count = (number: number, noun: string) => `${number} ${noun}${number === 1 ? '' : 's'}`;
 const policy = { keepDaily: 7, keepWeekly: 4, keepMonthly: 12, merge: true };
 const { removed, merged, cleared } = await repository.prune(await repository.planPrune(policy));
 console.log(
-  `retention: ${removed.length} points removed, ${merged.length} made fulls, ${cleared.length} files cleared`,
+  `retention: ${count(removed.length, 'point')} removed, ${merged.length} made full, ${count(cleared.length, 'file')} cleared`,
 );
 const { ok, points } = await repository.verify('all', { level: 'structure' });
-console.log(`${points.length} points: ${ok ? 'whole' : 'DAMAGED'}`);
+console.log(`${count(points.length, 'point')}: ${ok ? 'whole' : 'DAMAGED'}`);
 if (!ok) process.exitCode = 1;

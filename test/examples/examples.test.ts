@@ -81,9 +81,11 @@ describe('nightly-backup', () => {
     });
     expect(printed).toMatch(/^web: 2\S+-full-\S+, \d+ bytes moved$/m);
     expect(printed).toMatch(/gone: .*NOT_FOUND|gone: .*no VM/);
-    expect(printed).toMatch(/^retention: 0 points removed, 0 made fulls, 0 files cleared$/m);
+    expect(printed).toMatch(/^retention: 0 points removed, 0 made full, 0 files cleared$/m);
     expect(printed).toMatch(/^2 points: whole$/m);
     expect(code).toBe(1);
+    const once = await example('nightly-backup', [`${points}-2`, ...flags, 'web'], { env: environment(pool) });
+    expect(once.printed).toMatch(/^1 point: whole$/m);
     const manifests = await Promise.all((await repository.list()).map((id) => repository.get(id)));
     expect(manifests.map((manifest) => manifest.strategy)).toEqual([strategy, strategy]);
     const reports = (await readFile(`${points}-reports.jsonl`, 'utf8')).trim().split('\n');
