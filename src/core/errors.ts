@@ -1,3 +1,7 @@
+import { requireNode } from './require-node.ts';
+
+requireNode(); // every entry of the package loads this file, and before its own
+
 /** Bytes that are not what their format promises; the prefix names the format. */
 export type FormatErrorCode = `${'BYTES' | 'STREAM' | 'VHD' | 'XVA' | 'CBT' | 'NBD'}_${string}`;
 

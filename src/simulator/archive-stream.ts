@@ -1,6 +1,6 @@
 import { Readable, type Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { createGunzip, createZstdDecompress } from 'node:zlib';
+import zlib from 'node:zlib';
 import { type ByteReader, byteReader } from '../bytes/index.ts';
 import { type CallOptions, FormatError } from '../core/index.ts';
 import { decodeOva, type OvaArchive } from './ova-xml.ts';
@@ -22,7 +22,7 @@ export async function openArchive(body: AsyncIterable<Uint8Array>, options: Call
   const whole = joined(start, outer);
   if (isPlain(start)) return byteReader(whole, 'archive', options);
   const zstd = Buffer.from(start.subarray(0, 4)).toString('hex') === ZSTD_MAGIC;
-  return byteReader(unpacked(whole, zstd ? createZstdDecompress() : createGunzip()), 'archive', options);
+  return byteReader(unpacked(whole, zstd ? zlib.createZstdDecompress() : zlib.createGunzip()), 'archive', options);
 }
 
 async function* unpacked(packed: AsyncIterable<Uint8Array>, decoder: Transform): AsyncGenerator<Uint8Array, void> {

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { createGzip, createZstdCompress } from 'node:zlib';
+import zlib from 'node:zlib';
 import { isZero, loadXxh64, type Xxh64 } from '../bytes/index.ts';
 import { archiveObjects } from './archive-objects.ts';
 import { archiveVersion } from './archive-version.ts';
@@ -63,7 +63,7 @@ async function* compressed(
   const wanted = query.get('use_compression');
   const zstd = wanted === 'zstd' && world.profile.xvaZstd;
   if (!zstd && wanted !== 'true' && wanted !== 'gzip') return yield* body;
-  const encoder = zstd ? createZstdCompress() : createGzip({ level: 1 });
+  const encoder = zstd ? zlib.createZstdCompress() : zlib.createGzip({ level: 1 });
   // One whole piece behind another, and the end only after the last one is through: zstd gets one frame.
   const pumped = (async () => {
     for await (const piece of body) await new Promise<void>((done) => encoder.write(piece, () => done()));

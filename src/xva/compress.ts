@@ -1,5 +1,5 @@
 import type { Transform } from 'node:stream';
-import { constants, createGzip, createZstdCompress } from 'node:zlib';
+import zlib from 'node:zlib';
 
 /** How to compress an archive as a whole. */
 export interface CompressOptions {
@@ -17,8 +17,10 @@ export async function* compressed(
   if (compression === undefined) return yield* chunks;
   const encoder =
     compression === 'gzip'
-      ? createGzip(level === undefined ? {} : { level })
-      : createZstdCompress(level === undefined ? {} : { params: { [constants.ZSTD_c_compressionLevel]: level } });
+      ? zlib.createGzip(level === undefined ? {} : { level })
+      : zlib.createZstdCompress(
+          level === undefined ? {} : { params: { [zlib.constants.ZSTD_c_compressionLevel]: level } },
+        );
   const pumped = pump(chunks, encoder);
   pumped.catch((error: unknown) => encoder.destroy(error as Error)); // it comes out of the encoder
   try {

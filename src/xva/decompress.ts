@@ -1,6 +1,6 @@
 import { Readable, type Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { createGunzip, createZstdDecompress } from 'node:zlib';
+import zlib from 'node:zlib';
 import { FormatError } from '../core/index.ts';
 import type { XvaCompression } from './constants.ts';
 
@@ -19,7 +19,9 @@ export function compressionOf(start: Uint8Array): XvaCompression {
 }
 
 export function createDecompressor(compression: Exclude<XvaCompression, 'none'>): Transform & { bytesWritten: number } {
-  return compression === 'zstd' ? createZstdDecompress({ chunkSize: CHUNK }) : createGunzip({ chunkSize: CHUNK });
+  return compression === 'zstd'
+    ? zlib.createZstdDecompress({ chunkSize: CHUNK })
+    : zlib.createGunzip({ chunkSize: CHUNK });
 }
 
 /** The bytes of an archive, and how they are, or were, compressed. */

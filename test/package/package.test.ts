@@ -101,6 +101,23 @@ describe('installed', () => {
     expect(required.replaceAll('module.exports,', '')).toBe(imported);
   });
 
+  test('a Node that is too old is told so at the import, of whichever sub-path', async () => {
+    const printed = await inApp(`
+      delete process.getBuiltinModule('node:zlib').createZstdCompress; // as it is on Node 22.14
+      for (const s of ${JSON.stringify(specifiers)}) {
+        await import(s).then(() => console.log(s), ({ message }) => console.log(message));
+      }
+    `);
+    const told = `xen-backup-sdk needs Node 22.15 or newer (of Node 23: 23.8), and this is Node ${process.version}`;
+    expect(printed.trimEnd().split('\n')).toEqual(specifiers.map(() => told));
+    // A name that Node does not have would fail first, when modules are linked.
+    const scripts = installed.files.filter(({ path }) => path.endsWith('.js'));
+    for (const { path } of scripts) {
+      const text = await readFile(join(installed.app, 'node_modules', 'xen-backup-sdk', path), 'utf8');
+      for (const [names] of text.matchAll(/^import .* from "node:zlib";$/gm)) expect(names, path).not.toMatch(/zstd/i);
+    }
+  });
+
   test('who shows progress does not load the REPL and the simulator with it', async () => {
     const printed = await inApp(`
       import { showProgress, startRepl } from 'xen-backup-sdk/console';
