@@ -28,7 +28,7 @@ export {
 } from './report.ts';
 export { isRetryable, type RetryOptions, retry } from './retry.ts';
 export { runAll } from './run-all.ts';
-export { RunRecorder, type RunRecorderOptions } from './run-recorder.ts';
+export { newRunId, RunRecorder, type RunRecorderOptions } from './run-recorder.ts';
 export { shortText, shownAs } from './shown-as.ts';
 export { slowSideOf, type Work } from './slow-side.ts';
 export { type Stopwatch, systemStopwatch } from './stopwatch.ts';

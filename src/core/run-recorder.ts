@@ -28,9 +28,14 @@ export interface RunRecorderOptions {
   readonly onProgress?: ProgressListener | undefined;
 }
 
+/** A name for a run that no other has. */
+export function newRunId(): string {
+  return randomBytes(6).toString('hex');
+}
+
 /** Collects what a run does while it does it, and makes the report of it, however it ends. */
 export class RunRecorder {
-  readonly runId = randomBytes(6).toString('hex');
+  readonly runId = newRunId();
   readonly decisions: Decision[] = [];
   readonly warnings: Warning[] = [];
   readonly receipt: ReceiptItem[] = [];

@@ -1,4 +1,4 @@
-import { type CallOptions, type Clock, type HookReport, HostError, systemClock } from '../core/index.ts';
+import { type CallOptions, type Clock, type HookReport, HostError, newRunId, systemClock } from '../core/index.ts';
 import type { Host, VmRecord } from '../host/index.ts';
 import { assertChainRoom } from './chain-depth.ts';
 import { CLEAN_UP_MS, discardRun, removed } from './discard-run.ts';
@@ -14,6 +14,7 @@ import {
   type Runner,
   removeMark,
   replaceMark,
+  startRun,
   workingName,
   writeMark,
 } from './ownership.ts';
@@ -21,10 +22,16 @@ import { type QuiesceMode, quiesceOrNot, type SnapshotConsistency, type Snapshot
 import { assertCanSnapshot } from './refusals.ts';
 
 export interface TakeSnapshotOptions extends CallOptions {
-  /** Names the run in the marks on the host. */
-  readonly runId: string;
-  /** Who does the work: see {@link startRun}. */
-  readonly runner: Runner;
+  /**
+   * Names the run in the marks on the host.
+   * @defaultValue one made up; the snapshot's `mark` has it
+   */
+  readonly runId?: string | undefined;
+  /**
+   * Who does the work: see {@link startRun}. While the run lives, the snapshot is no leftover.
+   * @defaultValue this process, and the run lives as long as it does, unless the call fails
+   */
+  readonly runner?: Runner | undefined;
   /**
    * Uuids of the VM's disks that are left out. A host that cannot leave disks out (before XenServer 8) snapshots all,
    * and the snapshots of these are removed at once.
@@ -50,11 +57,25 @@ export interface TakeSnapshotOptions extends CallOptions {
    * @internal
    */
   readonly resume?: ResumeMark | undefined;
-  /** Milliseconds since 1970. */
-  readonly now: number;
+  /**
+   * When the run began, in milliseconds since 1970.
+   * @defaultValue now
+   */
+  readonly now?: number | undefined;
   /** For tests. @defaultValue the machine's clock */
   readonly clock?: Clock | undefined;
 }
+
+/**
+ * All of a run that {@link makeSnapshot} needs.
+ *
+ * @internal
+ */
+export type MakeSnapshotOptions = TakeSnapshotOptions & {
+  readonly runId: string;
+  readonly runner: Runner;
+  readonly now: number;
+};
 
 /** A VM's snapshot on the host, marked as ours. */
 export interface Snapshot {
@@ -86,12 +107,15 @@ export interface Snapshot {
  * @throws BackupError `VM_NOT_SUPPORTED`, `CHAIN_TOO_LONG`, `HOOK_FAILED`, `QUIESCE_UNAVAILABLE`; HostError with the host's
  * own code; TypeError for `checkpoint` together with `quiesce`.
  */
-export async function takeSnapshot(host: Host, vm: VmRecord, options: TakeSnapshotOptions): Promise<Snapshot> {
+export async function takeSnapshot(host: Host, vm: VmRecord, options: TakeSnapshotOptions = {}): Promise<Snapshot> {
+  const { clock = systemClock, runId = newRunId(), now = clock.now() } = options;
+  const run = options.runner === undefined ? startRun(runId) : { runner: options.runner, end: () => {} };
   try {
-    return await makeSnapshot(host, vm, options);
+    return await makeSnapshot(host, vm, { ...options, runId, runner: run.runner, now });
   } catch (error) {
     // An abort may strike after the host has done the work: what is removed is found by the run's id.
-    await removed(() => discardRun(host, vm.uuid, options.runId, { signal: AbortSignal.timeout(CLEAN_UP_MS) }));
+    await removed(() => discardRun(host, vm.uuid, runId, { signal: AbortSignal.timeout(CLEAN_UP_MS) }));
+    if (options.runId === undefined) run.end(); // a run that the caller has named may have more than this
     throw error;
   }
 }
@@ -101,7 +125,7 @@ export async function takeSnapshot(host: Host, vm: VmRecord, options: TakeSnapsh
  *
  * @internal
  */
-export async function makeSnapshot(host: Host, vm: VmRecord, options: TakeSnapshotOptions): Promise<Snapshot> {
+export async function makeSnapshot(host: Host, vm: VmRecord, options: MakeSnapshotOptions): Promise<Snapshot> {
   assertCanSnapshot(vm, options);
   const { runId, runner, signal, excludeVdis = [], quiesce = 'never', hooks = {} } = options;
   const { observer, clock = systemClock } = options;
@@ -146,7 +170,7 @@ export async function keepSnapshot(host: Host, snapshot: Snapshot, keptFor: Kept
 
 function hookSettings(
   { uuid, name_label: name }: VmRecord,
-  { runId, observer, signal, clock = systemClock }: TakeSnapshotOptions,
+  { runId, observer, signal, clock = systemClock }: MakeSnapshotOptions,
 ) {
   return {
     vm: { uuid, name },

@@ -1,3 +1,5 @@
+import { hostname } from 'node:os';
+import { threadId } from 'node:worker_threads';
 import { describe, expect, test } from 'vitest';
 import type { Host } from '../../src/host/index.ts';
 import { destroySnapshot, findLeftovers, OWNER_KEY, startRun, takeSnapshot } from '../../src/snapshot/index.ts';
@@ -40,6 +42,41 @@ describe.each(['xcp-ng-8.3', 'xcp-ng-8.2', 'xenserver-7.2'] as const)('%s', (pro
     expect(await pool.host.listDisks(snapshot.ref)).toHaveLength(1);
     await destroySnapshot(pool.host, snapshot.uuid);
     expect(await everything(pool)).toEqual(before);
+  });
+});
+
+describe('without options', () => {
+  test('the run is of this process, and no leftover while it lives', async () => {
+    await using pool = await startPool({ nbd: false });
+    const vm = await twoDiskVm(pool);
+    const record = await pool.host.getRecord('VM', vm.uuid);
+    const before = Date.now();
+    const snapshots = [await takeSnapshot(pool.host, record), await takeSnapshot(pool.host, record)];
+    const marks = snapshots.map(({ mark }) => mark);
+    expect(marks[0]!.runId).toMatch(/^[0-9a-f]{12}$/);
+    expect(marks[1]!.runId).not.toBe(marks[0]!.runId);
+    for (const { runner, at } of marks) {
+      expect(runner).toEqual({ hostname: hostname(), pid: process.pid, thread: threadId });
+      expect(Date.parse(at)).toBeGreaterThanOrEqual(before);
+      expect(Date.parse(at)).toBeLessThanOrEqual(Date.now());
+    }
+    expect(await findLeftovers(pool.host)).toEqual([]);
+    for (const { uuid } of snapshots) await destroySnapshot(pool.host, uuid);
+  });
+
+  test.each([
+    ['what a failure cannot remove is a leftover', undefined, 1],
+    ['but not of a run that the caller has named', 'mine', 0],
+  ] as const)('%s', async (_name, runId, leftovers) => {
+    await using pool = await startPool({ nbd: false });
+    const vm = await twoDiskVm(pool);
+    const record = await pool.host.getRecord('VM', vm.uuid);
+    const denied = { code: 'RBAC_PERMISSION_DENIED', params: ['', ''] };
+    pool.simulator.fault('call-error', { method: 'VDI.add_to_other_config', ...denied });
+    pool.simulator.fault('call-error', { method: 'VM.destroy', ...denied, times: 9 });
+    await expect(takeSnapshot(pool.host, record, { runId })).rejects.toThrow('RBAC_PERMISSION_DENIED');
+    const found = await findLeftovers(pool.host);
+    expect(found.filter(({ kind }) => kind === 'snapshot')).toHaveLength(leftovers);
   });
 });
 
