@@ -21,8 +21,7 @@ const repository = await openRepository(await directoryStore(folder));
 const host = await connectFromEnvironment();
 try {
   for (const vm of vms) {
-    using progress = showProgress();
-    const { onProgress } = progress;
+    const { onProgress, close } = showProgress();
     let report: object;
     try {
       const result = await backupVm(host, repository, { vm, strategy, mode, waitMs: 60_000, onProgress });
@@ -32,6 +31,8 @@ try {
       process.exitCode = 1;
       console.error(`${vm}: ${error instanceof RunError ? `${error.code}: ${error.message}` : error}`);
       report = error instanceof RunError ? error.report : { vm, error: String(error) };
+    } finally {
+      close();
     }
     await appendFile(`${folder}-reports.jsonl`, `${JSON.stringify(report)}\n`);
   }

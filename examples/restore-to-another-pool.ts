@@ -29,7 +29,7 @@ const point = values.point === undefined ? points.at(-1) : points.find((one) => 
 if (point === undefined) throw new Error(`no such point of VM ${vmUuid}: there are ${points.length}`);
 
 const host = await connectFromEnvironment();
-using progress = showProgress();
+const { onProgress, close } = showProgress();
 try {
   const { name, sr, network: defaultNetwork } = values;
   const plan = await planRestore(host, repository, { point, name, sr, defaultNetwork });
@@ -37,7 +37,6 @@ try {
   for (const { message } of plan.conflicts) console.error(`conflict: ${message}`);
   if (plan.conflicts.length > 0) process.exitCode = 1;
   else {
-    const { onProgress } = progress;
     const { vmUuid: made, identity } = await runRestore(host, repository, plan, {
       verify: true,
       start: values.start ?? false,
@@ -46,5 +45,6 @@ try {
     console.log(`${made}: restored as ${identity}, read back and compared`);
   }
 } finally {
+  close();
   await host.close();
 }

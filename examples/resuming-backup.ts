@@ -20,11 +20,12 @@ process.once('SIGINT', () => stop.abort(new Error('interrupted')));
 
 async function backUp() {
   const host = await connectFromEnvironment(); // anew each time: a host that was restarted knows no old session
-  using progress = showProgress();
+  const { onProgress, close } = showProgress();
   try {
-    const options = { vm, resumable: true, signal: stop.signal, onProgress: progress.onProgress };
+    const options = { vm, resumable: true, signal: stop.signal, onProgress };
     return await backupVm(host, repository, options);
   } finally {
+    close();
     await host.close();
   }
 }

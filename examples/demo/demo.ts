@@ -9,7 +9,7 @@ import { BackupError, type ProgressListener, RunError } from 'xen-backup-sdk';
 import { showProgress } from 'xen-backup-sdk/console';
 import { demoOnHost } from './real-host.ts';
 import { demoOnSimulator } from './simulated.ts';
-import { printSummary } from './summary.ts';
+import { type DemoRow, printSummary } from './summary.ts';
 
 const USAGE = `npm run demo [-- options]
 
@@ -70,12 +70,15 @@ async function main(): Promise<void> {
   const { url, record } = values;
   if (url === undefined && (values.vm !== undefined || values.restore))
     throw new TypeError('--vm and --restore need --url');
-  using progress = showProgress();
-  const { onProgress } = progress;
+  const { onProgress, close } = showProgress();
   const folder = resolve(values.repository);
   const options = { folder, onProgress, record, signal: stopOnInterrupt(onProgress) };
-  const rows = url === undefined ? await demoOnSimulator(options) : await demoOnHost({ ...values, ...options, url });
-  progress.close();
+  let rows: readonly DemoRow[];
+  try {
+    rows = url === undefined ? await demoOnSimulator(options) : await demoOnHost({ ...values, ...options, url });
+  } finally {
+    close();
+  }
   await printSummary(rows, folder, { ext4: url === undefined });
   if (rows.some(({ verified }) => verified === 'DIFFERENT')) process.exitCode = 1;
 }

@@ -66,6 +66,13 @@ describe.each(Object.entries(EXAMPLES))('%s', (name, [usage, wrong]) => {
   });
 });
 
+test('no example is written in what Node 22 cannot read', async () => {
+  const files = await readdir(folder, { recursive: true });
+  for (const name of files.filter((one) => one.endsWith('.ts'))) {
+    expect(await readFile(`${folder}${name}`, 'utf8'), name).not.toMatch(/^\s*(await )?using /m);
+  }
+});
+
 test('every example is here, and those that connect say so', async () => {
   const names = (await readdir(folder)).filter((name) => name.endsWith('.ts')).map((name) => name.slice(0, -3));
   expect([...Object.keys(EXAMPLES), ...SHARED].sort()).toEqual(names.sort());
