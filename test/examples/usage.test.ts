@@ -59,7 +59,9 @@ describe.each(Object.entries(EXAMPLES))('%s', (name, [usage, wrong]) => {
 
   test('refuses what it does not take', () => isWrong(wrong, host));
 
-  test.runIf(usage.endsWith(HOST))('says which variables are not set', async () => {
+  if (!usage.endsWith(HOST)) return;
+
+  test('says which variables are not set', async () => {
     const right = ['backups', 'web'].slice(0, name === 'http-service' ? 1 : 2);
     expect(await isWrong(right, { XEN_URL: '', XEN_PASSWORD: '' })).toBe(`not set: XEN_URL, XEN_PASSWORD\n${line}`);
     expect(await isWrong(right, { ...host, XEN_PASSWORD: '' })).toBe(`not set: XEN_PASSWORD\n${line}`);
