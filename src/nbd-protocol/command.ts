@@ -22,6 +22,11 @@ export interface Command {
   readonly data?: Uint8Array | undefined;
 }
 
+/** How much data travels with a command, in bytes: none where the server is only asked about a range, or told of one. */
+export function dataLength({ target, data }: Command): number {
+  return (target ?? data)?.byteLength ?? 0;
+}
+
 /** The server's refusal of one request; the connection lives on. */
 export class RequestRefused extends Error {
   override readonly name = 'RequestRefused';

@@ -1,6 +1,6 @@
 import { createLog, FormatError } from '../core/index.ts';
 import type { Session } from './client-handshake.ts';
-import { type Command, PendingCommand } from './command.ts';
+import { type Command, dataLength, PendingCommand } from './command.ts';
 import { COMMAND } from './constants.ts';
 import { ConnectionEnded, NbdError } from './errors.ts';
 import { encodeRequest } from './messages.ts';
@@ -10,7 +10,7 @@ import type { Transport } from './transport.ts';
 
 const log = createLog('nbd');
 
-/** More bytes than this are never in flight on one connection, unless one request alone has more. */
+/** More data than this is never in flight on one connection, in bytes, unless one request alone has more. */
 const MAX_BYTES_IN_FLIGHT = 16 * 1024 * 1024;
 /** How long a read that was aborted may still fill its buffer before the connection is given up, in milliseconds. */
 const ABANDON_GRACE_MS = 500;
@@ -56,11 +56,14 @@ export class Connection {
     return this.#pending.size;
   }
 
-  /** May another request of so many bytes be sent? */
-  hasRoomFor(length: number): boolean {
+  /** May another request be sent? */
+  hasRoomFor(command: Command): boolean {
     if (this.#retired || this.#failure !== undefined) return false;
     if (this.#pending.size === 0) return true;
-    return this.#pending.size < this.#settings.maxInFlight && this.#bytesInFlight + length <= MAX_BYTES_IN_FLIGHT;
+    return (
+      this.#pending.size < this.#settings.maxInFlight &&
+      this.#bytesInFlight + dataLength(command) <= MAX_BYTES_IN_FLIGHT
+    );
   }
 
   /** The server goes down, and all that was in flight is answered. */
@@ -85,7 +88,7 @@ export class Connection {
     const { type, flags, offset, length } = command;
     if (this.#pending.size === 0) this.#transport.lastReceivedAt = this.#settings.clock.now();
     this.#pending.set(low, pending);
-    this.#bytesInFlight += length;
+    this.#bytesInFlight += dataLength(command);
     this.#transport.write(encodeRequest({ type, flags, offset, length, high: this.#generation, low }));
     if (command.data !== undefined) this.#transport.write(command.data);
     void this.#watch();
@@ -125,7 +128,7 @@ export class Connection {
     const pending = this.#pending.get(low);
     if (pending === undefined) return;
     this.#pending.delete(low);
-    this.#bytesInFlight -= pending.command.length;
+    this.#bytesInFlight -= dataLength(pending.command);
   }
 
   #fail(error: NbdError): void {

@@ -1,6 +1,6 @@
 import { createLog } from '../core/index.ts';
 import type { Session } from './client-handshake.ts';
-import type { PendingCommand } from './command.ts';
+import type { Command, PendingCommand } from './command.ts';
 import { openConnection } from './connect.ts';
 import { Connection } from './connection.ts';
 import { TRANSMISSION } from './constants.ts';
@@ -95,7 +95,7 @@ export class ConnectionPool {
     if (this.#broken !== undefined) this.#failQueue(this.#broken);
     while (this.#queue.length > 0) {
       const job = this.#queue[0]!;
-      const connection = this.#pick(job.command.length);
+      const connection = this.#pick(job.command);
       if (connection === undefined) break;
       this.#queue.shift();
       if (!job.cancelled) void this.#run(job, connection);
@@ -105,10 +105,10 @@ export class ConnectionPool {
   }
 
   /** The connection with the fewest requests in flight. */
-  #pick(length: number): Connection | undefined {
+  #pick(command: Command): Connection | undefined {
     let best: Connection | undefined;
     for (const connection of this.#connections) {
-      if (!connection.hasRoomFor(length)) continue;
+      if (!connection.hasRoomFor(command)) continue;
       if (best === undefined || connection.inFlight < best.inFlight) best = connection;
     }
     return best;

@@ -1,9 +1,10 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { type Extent, joinExtents } from '../../src/disk/index.ts';
-import type { NbdContextExtent } from '../../src/nbd-protocol/index.ts';
+import { connectNbd, type NbdContextExtent } from '../../src/nbd-protocol/index.ts';
 import { extentsOfWindows, STATUS_WINDOW } from '../../src/nbd-protocol/status-windows.ts';
 import { toArray } from '../support/to-array.ts';
+import { chunk, fakeServer, u32 } from './fake-server.ts';
 
 const ZERO = 2;
 
@@ -108,4 +109,27 @@ test('an abort ends the asking with its reason', async () => {
   await extents.next();
   stop.abort(reason);
   await expect(extents.next()).rejects.toBe(reason);
+});
+
+test('one connection carries all that are asked for ahead, and a read beside them', async () => {
+  const commands: number[] = [];
+  await using server = await fakeServer(async (peer) => {
+    await peer.greet();
+    await peer.negotiate({ structured: true, size: BigInt(STATUS_WINDOW * 8) });
+    const requests = [];
+    for (let i = 0; i < 9; i++) requests.push(await peer.request()); // nothing is answered before all are there
+    for (const { type, cookie, length } of requests) {
+      commands.push(type);
+      if (type === 7) peer.send(chunk(1, 5, cookie, u32(7), u32(length), u32(2)));
+      else peer.send(chunk(1, 1, cookie, Buffer.alloc(8), Buffer.alloc(length)));
+    }
+    await peer.gone;
+  });
+  const disk = await connectNbd(server.uri, { connections: 1, timeouts: { disconnectMs: 10 } });
+  const extents = toArray(disk.extents());
+  await new Promise(setImmediate);
+  await disk.readInto(new Uint8Array(4096), 0);
+  expect(await extents).toEqual([{ offset: 0, length: disk.size, kind: 'zero' }]);
+  expect(commands).toEqual([...Array(8).fill(7), 0]);
+  await disk.close();
 });
