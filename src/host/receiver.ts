@@ -84,7 +84,7 @@ export class Receiver {
         this.#wake = resolve;
       });
     }
-    const { bytes, memory } = this.#shift() ?? { bytes: this.#taken(), memory: undefined };
+    const { bytes, memory } = this.#shift() ?? { bytes: this.#begun(), memory: undefined };
     if (bytes.byteLength === 0) {
       if (this.#end?.error !== undefined) throw this.#end.error;
       return undefined;
@@ -92,6 +92,12 @@ export class Receiver {
     if (this.#reuseMemory) this.#lent = memory;
     this.#socket?.resume();
     return bytes;
+  }
+
+  /** Of the memory that more lands in. The caller may give his own away with all that is in it: he gets a copy. */
+  #begun(): Uint8Array {
+    const bytes = this.#taken();
+    return this.#reuseMemory ? bytes : bytes.slice();
   }
 
   #taken(): Uint8Array {

@@ -112,6 +112,21 @@ describe.each(WAYS)('received %s', (way) => {
       expect(Buffer.compare(Buffer.concat(pieces), sent)).toBe(0);
     });
 
+    test('the memory of the caller’s own chunk may be given away while more arrives', async () => {
+      let sender: Socket | undefined;
+      await using open = await receiving(way, false, (socket) => {
+        sender = socket;
+        socket.write(patterned(100));
+      });
+      for (let i = 0; i < 4; i++) {
+        const piece = await open.receiver.next();
+        // As a ReadableStream of bytes, or a message to a thread, does with a chunk.
+        const moved = structuredClone(piece!, { transfer: [piece!.buffer as ArrayBuffer] });
+        expect(moved).toEqual(patterned(100));
+        sender?.write(patterned(100));
+      }
+    });
+
     test('nobody reads: a little is received, the rest stays where it is', async () => {
       const sent = patterned(16 * 1024 * KIB);
       let sender: Socket | undefined;
