@@ -163,7 +163,9 @@ function* expectEnd(intake: Intake): Step<void> {
     piece = (yield* intake.some(MAX_CHUNK_SIZE)) as Uint8Array<ArrayBuffer>
   ) {
     if (isZero(piece)) continue;
-    throw fault('XVA_TRAILING_DATA', '', intake.offset - piece.byteLength, 'nothing but zeros to the end', 'more data');
+    // Where it is, not where the piece begins: pieces differ with who reads.
+    const at = intake.offset - piece.byteLength + piece.findIndex((byte) => byte !== 0);
+    throw fault('XVA_TRAILING_DATA', '', at, 'nothing but zeros to the end', 'more data');
   }
 }
 

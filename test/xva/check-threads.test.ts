@@ -55,6 +55,18 @@ describe('shares of a check, put together', () => {
     }
   });
 
+  test('say of data far behind the end what one check says: where its first byte is', async () => {
+    const bytes = await fixture('plain.xva');
+    for (const gap of [0, 5000, 300_000, 3_000_000]) {
+      const longer = new Uint8Array(bytes.byteLength + gap + 10);
+      longer.set(bytes);
+      longer.fill(1, bytes.byteLength + gap);
+      const whole = await checkXva(memorySource(longer));
+      expect(whole.findings).toMatchObject([{ code: 'XVA_TRAILING_DATA', offset: bytes.byteLength + gap }]);
+      for (const count of [1, 2, 3]) expect(await inShares(longer, count), `${gap} in ${count}`).toEqual(whole);
+    }
+  });
+
   test('say of damaged archives what one check says', async () => {
     const originals = await Promise.all(['plain.xva', 'sha1.xva', 'pax.xva', 'timeout.xva'].map(fixture));
     const property = fc.asyncProperty(
