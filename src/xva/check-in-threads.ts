@@ -5,8 +5,6 @@ import { mergeReports, type XvaReport } from './xva-report.ts';
 
 const log = createLog('xva');
 
-/** The script of a thread: beside this file in the sources, beside all others in the package. */
-const SCRIPT = import.meta.url.endsWith('.ts') ? './check-thread.ts' : './xva-check-thread.js';
 const THREAD: WorkerOptions = {
   execArgv: [], // those of the process would be taken over, and `--input-type` of `node -e` lets no script run
   resourceLimits: { maxYoungGenerationSizeMb: 1 }, // what a walk leaves behind is small: half the memory of a thread
@@ -31,10 +29,11 @@ export async function checkInThreads(
   const onAbort = () => void stop(); // terminate() never rejects
   signal?.addEventListener('abort', onAbort);
   try {
+    const script = scriptOfThreads();
     const reports: Promise<XvaReport>[] = [];
     for (let index = 0; index < threads; index++) {
       const workerData = { file: { fd, size }, share: { index, of: threads } };
-      const worker = new Worker(new URL(SCRIPT, import.meta.url), { ...THREAD, workerData });
+      const worker = new Worker(script, { ...THREAD, workerData });
       running.push(worker);
       reports.push(reportOf(worker));
     }
@@ -47,6 +46,15 @@ export async function checkInThreads(
     signal?.removeEventListener('abort', onAbort);
     await stop();
   }
+}
+
+/**
+ * Beside this file in the sources, beside all others in the package. Throws in CommonJS that a bundler made: it has no
+ * `import.meta.url`, and must be loaded nevertheless.
+ */
+function scriptOfThreads(): URL {
+  const { url } = import.meta;
+  return new URL(url.endsWith('.ts') ? './check-thread.ts' : './xva-check-thread.js', url);
 }
 
 /** Rejects where the thread ends without a report. */

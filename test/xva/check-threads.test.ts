@@ -1,5 +1,9 @@
+import { execFile } from 'node:child_process';
 import { ftruncateSync, writeSync } from 'node:fs';
 import { type FileHandle, open, readdir } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { build } from 'esbuild';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { memorySource } from '../../src/bytes/index.ts';
@@ -125,6 +129,22 @@ describe('a large file', () => {
     expect(await checkInThreads({ fd: file.fd, size: bytes.byteLength }, 2, undefined)).toBeUndefined();
     expect(await checkInThreads({ fd: 1_000_000, size: bytes.byteLength }, 2, undefined)).toBeUndefined();
   });
+
+  test.each(['cjs', 'esm'] as const)(
+    'is checked in a program of one file, without the script of threads: %s',
+    async (format) => {
+      await using _file = await written(bytes);
+      const program = dir.file(`program.${format === 'cjs' ? 'cjs' : 'mjs'}`);
+      const contents = `import { checkXva } from './src/xva/index.ts';
+      checkXva(process.argv[2]).then(({ ok }) => console.log(ok));`;
+      const stdin = { contents, resolveDir: fileURLToPath(new URL('../..', import.meta.url)) };
+      const js = "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);";
+      const banner = format === 'esm' ? { js } : {};
+      await build({ stdin, bundle: true, platform: 'node', format, banner, outfile: program, logLevel: 'silent' });
+      const { stdout, stderr } = await promisify(execFile)(process.execPath, [program, path()]);
+      expect({ stdout, stderr }).toEqual({ stdout: 'true\n', stderr: '' });
+    },
+  );
 
   test('is not read any more when a check that was told to stop has rejected', async () => {
     await using _file = await written(bytes);
