@@ -105,6 +105,6 @@ export function memoryStore(): Store {
 
 async function collect(chunks: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
   const pieces: Uint8Array[] = [];
-  for await (const chunk of chunks) pieces.push(chunk.slice()); // a copy: the source may use its buffer again
+  for await (const chunk of chunks) pieces.push(new Uint8Array(chunk)); // a copy: the source may use its buffer again
   return Buffer.concat(pieces);
 }

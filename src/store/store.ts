@@ -64,7 +64,10 @@ export interface Listing {
 export interface Store extends AsyncDisposable {
   /** For messages, without credentials. */
   readonly label: string;
-  /** Writes a new object. `STORE_EXISTS` where the name is taken; a stream that fails leaves nothing behind. */
+  /**
+   * Writes a new object. `STORE_EXISTS` where the name is taken; a stream that fails leaves nothing behind. The source may
+   * use the memory of a chunk again once the next one is asked for: copy what is kept longer.
+   */
   write(
     name: string,
     from: Uint8Array | SizedStream | AsyncIterable<Uint8Array>,
