@@ -40,7 +40,7 @@ export async function peekCompression(source: AsyncIterable<Uint8Array>): Promis
     const next = await iterator.next();
     if (next.done === true) break;
     // A copy of a few bytes, where that is all that came: a source may use their memory again for those that follow.
-    first.push(next.value.byteLength < MAGIC_LENGTH ? next.value.slice() : next.value);
+    first.push(next.value.byteLength < MAGIC_LENGTH ? new Uint8Array(next.value) : next.value);
     length += next.value.byteLength;
   }
   const start = Uint8Array.from(first.flatMap((piece) => [...piece.subarray(0, MAGIC_LENGTH)]));
@@ -76,7 +76,7 @@ async function* unpacked(
   file: string | undefined,
 ): AsyncGenerator<Uint8Array, void> {
   const decoder = createDecompressor(compression);
-  const pumped = pipeline(Readable.from(packed, { objectMode: false, highWaterMark: CHUNK }), decoder);
+  const pumped = pipeline(Readable.from(copied(packed), { objectMode: false, highWaterMark: CHUNK }), decoder);
   pumped.catch(() => {}); // what went wrong comes out of the decoder, too; leaving early is no error
   try {
     for await (const chunk of decoder) yield chunk as Uint8Array;
@@ -86,6 +86,11 @@ async function* unpacked(
     decoder.destroy();
     await pumped.catch(() => {}); // the source was told to stop, and has
   }
+}
+
+/** Streams ask for a chunk while they have the one before, and a source may use its memory again for it. */
+async function* copied(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array, void> {
+  for await (const chunk of chunks) yield new Uint8Array(chunk);
 }
 
 /** What a decompressor says, in our words; any other error as it is. */

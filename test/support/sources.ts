@@ -41,6 +41,17 @@ export async function* chunksOfSizes(bytes: Uint8Array, sizes: readonly number[]
   }
 }
 
+/** `bytes` in chunks of at most `size`, all in the same memory: each is gone once the next one is asked for. */
+export async function* chunksInOneMemory(bytes: Uint8Array, size: number): AsyncGenerator<Uint8Array, void> {
+  const memory = Buffer.alloc(size); // whose slice() is no copy
+  for (let at = 0; at < bytes.byteLength; at += size) {
+    const piece = bytes.subarray(at, at + size);
+    memory.set(piece);
+    yield memory.subarray(0, piece.byteLength);
+    memory.fill(0xee);
+  }
+}
+
 /** Everything a stream gives, in one piece. */
 export async function collect(chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): Promise<Uint8Array> {
   const pieces: Uint8Array[] = [];

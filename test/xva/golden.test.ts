@@ -2,8 +2,8 @@ import { readdirSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { memorySource } from '../../src/bytes/index.ts';
 import { FormatError } from '../../src/core/index.ts';
-import { checkingXva, checkXva, openXva, readXvaStream, xvaVm } from '../../src/xva/index.ts';
-import { CHUNKINGS, chunksOf, collect, SOURCE_KINDS, sourceOf } from '../support/sources.ts';
+import { checkingXva, checkXva, openXva, peekXvaCompression, readXvaStream, xvaVm } from '../../src/xva/index.ts';
+import { CHUNKINGS, chunksInOneMemory, chunksOf, collect, SOURCE_KINDS, sourceOf } from '../support/sources.ts';
 import { toArray } from '../support/to-array.ts';
 import { contentOf, disksOf, FIXTURES, fixture, fixtureDisks, sameBytes, sameDisks } from './support.ts';
 
@@ -60,6 +60,20 @@ test.each(PLAIN)('%s opens at random access', async (name) => {
     }
   }
 });
+
+test.each(['plain.xva', 'plain.xva.gz', 'plain.xva.zst'])(
+  '%s is read out of memory that is used again, and checked as it passes',
+  async (name) => {
+    const bytes = await fixture(name);
+    for (const size of [1, 3, 100, 5000]) {
+      await using stream = await readXvaStream(chunksInOneMemory(bytes, size));
+      sameDisks(await disksOf(stream), fixtureDisks());
+      const checking = checkingXva((await peekXvaCompression(chunksInOneMemory(bytes, size))).bytes);
+      for await (const _ of checking.bytes);
+      expect((await checking.report).ok).toBe(true);
+    }
+  },
+);
 
 test('what is left out is zero, without being read', async () => {
   await using image = await openXva(`${FIXTURES}plain.xva`);
