@@ -28,7 +28,7 @@ export function watchForErrorPage(): ErrorPageWatch {
     see(chunk) {
       if (length < start.byteLength) start.set(chunk.subarray(0, start.byteLength - length), length);
       length += chunk.byteLength;
-      const last = chunk.subarray(-TAIL_BYTES).slice(); // a copy: the chunk is its receiver's
+      const last = new Uint8Array(chunk.subarray(-TAIL_BYTES)); // a copy: the chunk is its receiver's
       if (last.byteLength === TAIL_BYTES) tail = [];
       tail.push(last);
       tailLength = tail.reduce((sum, piece) => sum + piece.byteLength, 0);

@@ -85,7 +85,7 @@ export interface ExportDiskOptions extends CallOptions {
   readonly wholeLength?: (() => number | undefined) | undefined;
   /**
    * Uses the memory of a chunk again once the next one is asked for: a third less work, for who is done with each chunk by
-   * then. Otherwise a chunk belongs to whoever received it.
+   * then. An import is not: what it has taken may still be on its way. Otherwise a chunk belongs to whoever received it.
    * @defaultValue `false`
    */
   readonly reuseMemory?: boolean | undefined;
@@ -122,7 +122,7 @@ export interface ExportVmOptions extends CallOptions {
   readonly wholeLength?: (() => number | undefined) | undefined;
   /**
    * Uses the memory of a chunk again once the next one is asked for: a third less work, for who is done with each chunk by
-   * then. Otherwise a chunk belongs to whoever received it.
+   * then. An import is not: what it has taken may still be on its way. Otherwise a chunk belongs to whoever received it.
    * @defaultValue `false`
    */
   readonly reuseMemory?: boolean | undefined;
