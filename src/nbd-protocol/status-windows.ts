@@ -5,9 +5,9 @@ import { ALLOCATION } from './constants.ts';
 
 /** Block status is asked for in windows of so many bytes: what a signed length of 32 bits still holds. */
 export const STATUS_WINDOW = 2 * 1024 * 1024 * 1024 - 1024 * 1024;
-/** So many of them are asked for at a time: an empty disk of 2 TiB is a thousand answers to wait for. */
+/** So many of them are asked for at a time, at most: an empty disk of 2 TiB is a thousand answers to wait for. */
 const AHEAD = 8;
-/** Where an answer has so many extents, the next window is asked for when they are used up: memory. */
+/** Where an answer has so many extents, the next window is asked for when they are used up: memory. So the first is, too. */
 const MANY_EXTENTS = 4096;
 
 /** What a server tells of a range, from its start on; empty where it tells nothing. */
@@ -26,7 +26,7 @@ export async function* extentsOfWindows(
   const linked = anySignal(signal, stop.signal)!;
   const asked: ReturnType<Ask>[] = [];
   let next = offset;
-  let ahead = AHEAD;
+  let ahead = 1;
   try {
     while (asked.length > 0 || next < end) {
       for (; asked.length < ahead && next < end; next += STATUS_WINDOW) {
