@@ -35,8 +35,8 @@ export async function writeHashed(
   let unsynced = 0;
   const put = async (data: Uint8Array) => {
     await writing;
+    if (!isSyncing) await syncing; // it has ended: the file ends here if it failed
     if (unsynced >= SYNC_EVERY && !isSyncing) {
-      await syncing;
       syncing = sync(file, action);
       syncing.catch(() => {}); // awaited before the next one, or at the end
       unsynced = 0;

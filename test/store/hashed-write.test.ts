@@ -102,6 +102,21 @@ describe('a long file is on its way to the disk while it is written', () => {
     expect((await writing).length).toBe(200 * MIB);
   });
 
+  test('one sync at a time, of files that come to it together', async () => {
+    let syncing = 0;
+    let most = 0;
+    const file = {
+      write: async (_: Uint8Array, __: number, length: number) => ({ bytesWritten: length }),
+      datasync: async () => {
+        most = Math.max(most, ++syncing);
+        await new Promise(setImmediate);
+        syncing--;
+      },
+    } as unknown as FileHandle;
+    await Promise.all([1, 2, 3].map(() => writeHashed(file, manyMib(200), ACTION)));
+    expect(most).toBe(1);
+  });
+
   test('a sync that fails fails the file: the next one would say that all is well', async () => {
     const disk = slowDisk();
     const failure = Object.assign(new Error('EIO'), { code: 'EIO', syscall: 'fdatasync' });
