@@ -93,6 +93,7 @@ export {
   type DiskExport,
   type ExchangeListener,
   type ExportDiskOptions,
+  type ExportMemoryOptions,
   type ExportVmOptions,
   type Host,
   type HostCall,

@@ -1,5 +1,6 @@
 import { BackupError, type CallOptions } from '../core/index.ts';
 import { type ErrorPageWatch, watchForErrorPage } from './error-page.ts';
+import type { ExportMemoryOptions } from './host.ts';
 import { isNetworkFailure, toBackupError } from './host-errors.ts';
 import { taskFailure } from './tasks.ts';
 import {
@@ -14,9 +15,7 @@ import {
 /** After the last byte of an export the host only detaches the disk; it tries that for five minutes. */
 const MAX_EXPORT_VERDICT_MS = 600_000;
 
-export interface DownloadOptions extends CallOptions {
-  /** The memory of a chunk is used again once the next one is asked for. */
-  readonly reuseMemory?: boolean | undefined;
+export interface DownloadOptions extends CallOptions, ExportMemoryOptions {
   /** What the body must have, in bytes, where that is known when it ends; else what the answer's head promised. */
   readonly length?: (() => number | undefined) | undefined;
 }

@@ -72,7 +72,17 @@ export interface AsyncCallOptions extends CallOptions {
   readonly onHostProgress?: ((progress: number) => void) | undefined;
 }
 
-export interface ExportDiskOptions extends CallOptions {
+/** Whose the memory of an export's chunks is. */
+export interface ExportMemoryOptions {
+  /**
+   * Uses the memory of a chunk again once the next one is asked for: a third less work, for who is done with each chunk by
+   * then. An import is not: what it has taken may still be on its way. Otherwise a chunk belongs to whoever received it.
+   * @defaultValue `false`
+   */
+  readonly reuseMemory?: boolean | undefined;
+}
+
+export interface ExportDiskOptions extends CallOptions, ExportMemoryOptions {
   /** @defaultValue `'raw'` */
   readonly format?: 'raw' | 'vhd' | undefined;
   /** With `vhd`: only blocks that lie in storage nodes that one of the two has and the other has not. */
@@ -83,12 +93,6 @@ export interface ExportDiskOptions extends CallOptions {
    * which can take minutes.
    */
   readonly wholeLength?: (() => number | undefined) | undefined;
-  /**
-   * Uses the memory of a chunk again once the next one is asked for: a third less work, for who is done with each chunk by
-   * then. An import is not: what it has taken may still be on its way. Otherwise a chunk belongs to whoever received it.
-   * @defaultValue `false`
-   */
-  readonly reuseMemory?: boolean | undefined;
 }
 
 /**
@@ -109,7 +113,7 @@ export interface ImportDiskOptions extends CallOptions {
   readonly onSent?: ((bytes: number) => void) | undefined;
 }
 
-export interface ExportVmOptions extends CallOptions {
+export interface ExportVmOptions extends CallOptions, ExportMemoryOptions {
   /**
    * Compressed by the host, slowly. A host before 8.1 does not know zstd and sends the archive plain: look at the bytes.
    * @defaultValue `'none'`
@@ -120,12 +124,6 @@ export interface ExportVmOptions extends CallOptions {
    * archive that was cut is known as such only when the host gives its verdict.
    */
   readonly wholeLength?: (() => number | undefined) | undefined;
-  /**
-   * Uses the memory of a chunk again once the next one is asked for: a third less work, for who is done with each chunk by
-   * then. An import is not: what it has taken may still be on its way. Otherwise a chunk belongs to whoever received it.
-   * @defaultValue `false`
-   */
-  readonly reuseMemory?: boolean | undefined;
 }
 
 export interface ImportVmOptions extends CallOptions {

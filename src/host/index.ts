@@ -10,6 +10,7 @@ export type {
   AsyncCallOptions,
   DiskExport,
   ExportDiskOptions,
+  ExportMemoryOptions,
   ExportVmOptions,
   Host,
   ImportDiskOptions,

@@ -1,6 +1,7 @@
 import type { OnReadOpts, Socket } from 'node:net';
+import { setImmediate } from 'node:timers/promises';
 
-/** TLS gives up to so many bytes at a time; a piece with less room than that is full. */
+/** TLS gives up to so many bytes at a time; a piece with less room is full. In bytes, as all of these. */
 const RECORD = 16 * 1024;
 /** What is handed on at once, at most, in bytes. */
 const PIECE = 512 * 1024;
@@ -17,8 +18,8 @@ interface Waiting {
 
 /**
  * Receives a body in large pieces: what is done with each piece, on its way to a file, costs more than what is done
- * with its bytes. They land in the memory that is handed on, by the `onread` option of the socket, which must be there
- * before the socket is; through a proxy the socket is there, and its bytes come as events.
+ * with its bytes. A socket that is opened with `onread` lands them in the memory that is handed on. One that a proxy's
+ * tunnel has made was there before this was: its bytes come as events.
  */
 export class Receiver {
   readonly #reuseMemory: boolean;
@@ -65,7 +66,8 @@ export class Receiver {
       })
       .on('end', () => this.#finish())
       .on('error', (error) => this.#finish(error))
-      .on('close', () => this.#finish(Object.assign(new Error('closed before the end'), { code: 'ECONNRESET' })));
+      .on('close', () => this.#finish(cutOff()));
+    if (socket.destroyed) this.#finish(cutOff()); // it may have told so before anybody listened
   }
 
   /**
@@ -75,15 +77,7 @@ export class Receiver {
   async next(): Promise<Uint8Array | undefined> {
     if (this.#lent !== undefined) this.#free.push(this.#lent);
     this.#lent = undefined;
-    while (this.#waiting.length === 0 && this.#end === undefined) {
-      if (this.#start < this.#filled) {
-        await new Promise((resolve) => setImmediate(resolve)); // what arrives in this turn of the event loop comes along
-        break;
-      }
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-      });
-    }
+    await this.#arrival();
     const { bytes, memory } = this.#shift() ?? { bytes: this.#begun(), memory: undefined };
     if (bytes.byteLength === 0) {
       if (this.#end?.error !== undefined) throw this.#end.error;
@@ -92,6 +86,16 @@ export class Receiver {
     if (this.#reuseMemory) this.#lent = memory;
     this.#socket?.resume();
     return bytes;
+  }
+
+  /** Resolves when there is something for the reader, or nothing more will be. */
+  async #arrival(): Promise<void> {
+    while (this.#waiting.length === 0 && this.#end === undefined) {
+      if (this.#start < this.#filled) return await setImmediate(); // what arrives in this turn of the event loop comes along
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
   }
 
   /** Of the memory that more lands in. The caller may give his own away with all that is in it: he gets a copy. */
@@ -128,4 +132,8 @@ export class Receiver {
     this.#end ??= error === undefined ? {} : { error };
     this.#wake();
   }
+}
+
+function cutOff(): Error {
+  return Object.assign(new Error('closed before the end'), { code: 'ECONNRESET' });
 }

@@ -1,6 +1,7 @@
 import { anySignal, BackupError, type CallOptions, type Clock, createLog, type HostError } from '../core/index.ts';
 import type { DiskUse } from './disk-use.ts';
 import type { ExchangeLog } from './exchange-log.ts';
+import type { ExportMemoryOptions } from './host.ts';
 import { toBackupError } from './host-errors.ts';
 import { createExchange, type Exchange, formatRequestHead, type ResponseHead } from './http-exchange.ts';
 import type { HostGates } from './limits.ts';
@@ -71,7 +72,7 @@ export interface Transfer {
 export async function beginTransfer(
   context: TransferContext,
   request: TransferRequest,
-  { signal: given, reuseMemory = false }: CallOptions & { readonly reuseMemory?: boolean | undefined } = {},
+  { signal: given, reuseMemory = false }: CallOptions & ExportMemoryOptions = {},
 ): Promise<Transfer> {
   const { session, tasks, timeouts, gates } = context;
   const late = new AbortController();

@@ -6,8 +6,8 @@ import type { NbdTlsOptions } from './client-options.ts';
 import { PSK_CIPHERS } from './constants.ts';
 import type { Settings } from './settings.ts';
 
-/** Of the suites of TLS 1.3. */
-const FASTEST = 'TLS_AES_128_GCM_SHA256';
+/** The suite that costs least where the processor knows AES, as it does nearly everywhere. */
+const AES_128 = 'TLS_AES_128_GCM_SHA256';
 
 /**
  * Wraps a socket in TLS and checks whom it talks to, before a single byte of ours goes through. A pinned certificate
@@ -59,7 +59,7 @@ function connectionOptions(wanted: NbdTlsOptions, { address }: Settings): Connec
 function offeredCiphers(): string {
   const { DEFAULT_CIPHERS } = tls;
   if (DEFAULT_CIPHERS !== constants.defaultCoreCipherList) return DEFAULT_CIPHERS;
-  return `${FASTEST}:${DEFAULT_CIPHERS.replace(`${FASTEST}:`, '')}`;
+  return `${AES_128}:${DEFAULT_CIPHERS.replace(`${AES_128}:`, '')}`;
 }
 
 /** Only suites with a pre-shared key are offered below TLS 1.3, so that a certificate cannot stand in for the key. */

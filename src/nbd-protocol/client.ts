@@ -3,7 +3,7 @@ import { assertRange } from '../bytes/index.ts';
 import { abortable, type CallOptions, createLog, shortText } from '../core/index.ts';
 import { type Extent, joinExtents, type RangeOptions, rangeOf, type WritableDisk } from '../disk/index.ts';
 import type { NbdOptions } from './client-options.ts';
-import type { Command, StatusExtent } from './command.ts';
+import type { Command, NbdContextExtent, StatusExtent } from './command.ts';
 import { BASE_ALLOCATION, COMMAND, COMMAND_FLAG, MAX_PAYLOAD, TRANSMISSION } from './constants.ts';
 import { NbdError } from './errors.ts';
 import { Job } from './job.ts';
@@ -24,16 +24,6 @@ export interface NbdWriteOptions extends CallOptions {
    * @defaultValue `false`
    */
   readonly fua?: boolean | undefined;
-}
-
-/** A run of a disk as a metadata context describes it. */
-export interface NbdContextExtent {
-  /** In bytes. */
-  readonly offset: number;
-  /** In bytes. */
-  readonly length: number;
-  /** 32 bits, which mean what the context says. */
-  readonly flags: number;
 }
 
 /** A disk that an NBD server offers. */

@@ -22,6 +22,16 @@ export interface Command {
   readonly data?: Uint8Array | undefined;
 }
 
+/** A run of a disk as a metadata context describes it. */
+export interface NbdContextExtent {
+  /** In bytes. */
+  readonly offset: number;
+  /** In bytes. */
+  readonly length: number;
+  /** 32 bits, which mean what the context says. */
+  readonly flags: number;
+}
+
 /** How much data travels with a command, in bytes: none where the server is only asked about a range, or told of one. */
 export function dataLength({ target, data }: Command): number {
   return (target ?? data)?.byteLength ?? 0;

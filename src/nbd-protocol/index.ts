@@ -4,8 +4,9 @@
  * @module xen-backup-sdk/nbd
  */
 
-export { connectNbd, type NbdContextExtent, type NbdDisk, type NbdWriteOptions } from './client.ts';
+export { connectNbd, type NbdDisk, type NbdWriteOptions } from './client.ts';
 export type { NbdOptions, NbdReconnectOptions, NbdTimeouts, NbdTlsOptions } from './client-options.ts';
+export type { NbdContextExtent } from './command.ts';
 export { listNbdExports, type NbdExportInfo } from './connect.ts';
 export { NbdError, type NbdErrorOptions, type NbdPeer, type NbdStage } from './errors.ts';
 export { type NbdServer, serveNbd } from './server.ts';

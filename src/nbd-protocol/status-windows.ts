@@ -1,6 +1,6 @@
 import { anySignal } from '../core/index.ts';
 import type { Extent } from '../disk/index.ts';
-import type { NbdContextExtent } from './client.ts';
+import type { NbdContextExtent } from './command.ts';
 import { ALLOCATION } from './constants.ts';
 
 /** Block status is asked for in windows of so many bytes: what a signed length of 32 bits still holds. */
@@ -13,42 +13,53 @@ const MANY_EXTENTS = 4096;
 /** What a server tells of a range, from its start on; empty where it tells nothing. */
 type Ask = (offset: number, length: number, signal: AbortSignal) => Promise<readonly NbdContextExtent[]>;
 
+interface Range {
+  readonly offset: number;
+  readonly end: number;
+}
+
+interface Window extends Range {
+  /** To the first question about it. */
+  readonly answer: ReturnType<Ask>;
+}
+
 /**
  * The extents of a range by `base:allocation`, ascending and adjacent. A server may tell less than it was asked for, and
  * is asked on; where it tells nothing, the rest of a window may be data. Leaving the loop early cancels what is asked.
  */
 export async function* extentsOfWindows(
-  { offset, end }: { readonly offset: number; readonly end: number },
+  { offset, end }: Range,
   ask: Ask,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Extent, void> {
   const stop = new AbortController();
   const linked = anySignal(signal, stop.signal)!;
-  const asked: ReturnType<Ask>[] = [];
+  const asked: Window[] = [];
   let next = offset;
   let ahead = 1;
   try {
     while (asked.length > 0 || next < end) {
-      for (; asked.length < ahead && next < end; next += STATUS_WINDOW) {
-        const answer = ask(next, Math.min(end - next, STATUS_WINDOW), linked);
+      while (asked.length < ahead && next < end) {
+        const window = { offset: next, end: Math.min(next + STATUS_WINDOW, end) };
+        const answer = ask(window.offset, window.end - window.offset, linked);
         answer.catch(() => {}); // not swallowed: awaited below
-        asked.push(answer);
+        asked.push({ ...window, answer });
+        next = window.end;
       }
       signal?.throwIfAborted();
-      const from = next - asked.length * STATUS_WINDOW;
-      const window = { offset: from, end: Math.min(from + STATUS_WINDOW, end) };
-      const first = await asked.shift()!;
+      const window = asked.shift()!;
+      const first = await window.answer;
       ahead = first.length < MANY_EXTENTS ? AHEAD : 1;
       yield* extentsOfWindow(window, first, ask, linked);
     }
   } finally {
     stop.abort();
-    await Promise.allSettled(asked);
+    await Promise.allSettled(asked.map(({ answer }) => answer));
   }
 }
 
 async function* extentsOfWindow(
-  { offset, end }: { readonly offset: number; readonly end: number },
+  { offset, end }: Range,
   first: readonly NbdContextExtent[],
   ask: Ask,
   signal: AbortSignal,

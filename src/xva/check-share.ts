@@ -1,5 +1,5 @@
 import { readSync } from 'node:fs';
-import type { CheckShare } from './chunk-hashing.ts';
+import type { ChunkShare } from './chunk-hashing.ts';
 import { XVA_CHUNK_SIZE } from './constants.ts';
 import { type XvaReport, XvaReporter } from './xva-report.ts';
 import { createWalker } from './xva-walker.ts';
@@ -14,17 +14,14 @@ export interface ArchiveFile {
 
 /** What is read behind data that was passed over, in bytes: a checksum and two headers, after which more may be. */
 const HEADERS = 2048;
-/**
- * What is read at once of data, in bytes: it stays in a core's own cache until it is hashed, and four times as much ends
- * behind a chunk and the headers that follow, not within the next chunk, which is another's.
- */
+/** What is read at once of data, in bytes: it stays in a core's own cache until it is hashed. Four end behind a chunk. */
 const PIECE = XVA_CHUNK_SIZE / 4 + HEADERS;
 
 /**
  * Checks the structure of a whole archive, and of its chunks those of one share, with calls that wait: for threads that
  * have nothing else to do.
  */
-export async function checkShare({ fd, size }: ArchiveFile, share: CheckShare): Promise<XvaReport> {
+export async function checkShare({ fd, size }: ArchiveFile, share: ChunkShare): Promise<XvaReport> {
   const reporter = new XvaReporter();
   const walker = await createWalker('hash', (event) => reporter.see(event), share);
   const buffer = new Uint8Array(PIECE);

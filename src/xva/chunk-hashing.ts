@@ -3,12 +3,12 @@ import { type Xxh64, type Xxh64Hasher, xxh64Hex } from '../bytes/index.ts';
 import type { XvaChecksum } from './constants.ts';
 
 /** Which chunks of an archive one of several checkers hashes: every `of`-th, from chunk `index` on. */
-export interface CheckShare {
+export interface ChunkShare {
   readonly index: number;
   readonly of: number;
 }
 
-const WHOLE: CheckShare = { index: 0, of: 1 };
+const WHOLE: ChunkShare = { index: 0, of: 1 };
 
 /**
  * Hashes chunks before it is known which checksum comes behind: both kinds at first, then the kind that came. A chunk
@@ -16,7 +16,7 @@ const WHOLE: CheckShare = { index: 0, of: 1 };
  */
 export class ChunkHashing {
   readonly #xxh64: Xxh64;
-  readonly #share: CheckShare;
+  readonly #share: ChunkShare;
   #count = 0;
   #isOurs = false;
   #kind: XvaChecksum | undefined;

@@ -13,6 +13,7 @@ export interface CheckXvaOptions extends CallOptions {
   /**
    * How many threads of their own read and hash a large archive that is a file and not compressed; 1: none, all is done
    * where the call is made, as it is for any other archive.
+   * From 1 to 64.
    * @defaultValue the number of processors, at most 3
    */
   readonly threads?: number | undefined;
@@ -28,11 +29,13 @@ const SMALL = 64 * 1024 * 1024;
  * structure, every checksum, every disk to its end, and the archive's own end. A broken archive does not make it
  * reject, only a failure to read does. A source stays open. Memory: some 15 MiB for each thread, whatever the size.
  *
- * @throws RangeError where `threads` is not a whole number from 1.
+ * @throws RangeError where `threads` is not a whole number from 1 to 64.
  */
 export async function checkXva(source: string | ByteSource, options: CheckXvaOptions = {}): Promise<XvaReport> {
   const { threads = Math.min(availableParallelism(), MOST_THREADS) } = options;
-  if (!Number.isSafeInteger(threads) || threads < 1) throw new RangeError(`threads: ${threads}, expected from 1`);
+  if (!Number.isInteger(threads) || threads < 1 || threads > 64) {
+    throw new RangeError(`threads: ${threads}, expected from 1 to 64`);
+  }
   if (typeof source !== 'string') return checkSource(source, options);
   await using file = await openFileSource(source);
   const inThreads =

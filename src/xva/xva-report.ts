@@ -111,12 +111,9 @@ export class XvaReporter {
  */
 export function mergeReports(reports: readonly XvaReport[]): XvaReport {
   const all = reports.flatMap(({ findings }) => findings).sort((one, other) => one.offset - other.offset);
-  const findings: XvaFinding[] = [];
-  for (const finding of all) {
-    const isCut = findings.at(-1)?.code === 'XVA_TRUNCATED';
-    if (!isCut && finding.message !== findings.at(-1)?.message) findings.push(finding);
-  }
-  return { ...reports[0]!, ...verdictOf(findings.slice(0, MOST_FINDINGS)) };
+  const cut = all.findIndex(({ code }) => code === 'XVA_TRUNCATED');
+  const known = new Map((cut < 0 ? all : all.slice(0, cut + 1)).map((finding) => [finding.message, finding]));
+  return { ...reports[0]!, ...verdictOf([...known.values()].slice(0, MOST_FINDINGS)) };
 }
 
 function verdictOf(findings: readonly XvaFinding[]): Pick<XvaReport, 'ok' | 'findings' | 'firstBad'> {

@@ -1,6 +1,6 @@
 import { isZero, type Xxh64 } from '../bytes/index.ts';
 import { FormatError } from '../core/index.ts';
-import { type CheckShare, ChunkHashing } from './chunk-hashing.ts';
+import { ChunkHashing, type ChunkShare } from './chunk-hashing.ts';
 import { MAX_CHUNK_SIZE, MAX_EXTENSION_SIZE, MAX_METADATA_SIZE, OVA_XML, type XvaChecksum } from './constants.ts';
 import { findingOf, type XvaFinding } from './findings.ts';
 import type { Intake } from './intake.ts';
@@ -65,7 +65,7 @@ const SUFFIXES: Readonly<Record<string, XvaChecksum>> = { '.xxhash': 'xxhash', '
  * @param share - which chunks are hashed, in mode `hash`; the data of the others is passed over.
  * @throws XvaFault, after which the walk is over.
  */
-export function* walkXva(intake: Intake, mode: XvaWalkMode, xxh64: Xxh64, share?: CheckShare): Step<void> {
+export function* walkXva(intake: Intake, mode: XvaWalkMode, xxh64: Xxh64, share?: ChunkShare): Step<void> {
   const reader = new EntryReader(intake);
   const metadata = yield* readMetadata(reader);
   const disks = within(OVA_XML, 0, () => xvaDisks(metadata));

@@ -1,5 +1,5 @@
 import { loadXxh64 } from '../bytes/index.ts';
-import type { CheckShare } from './chunk-hashing.ts';
+import type { ChunkShare } from './chunk-hashing.ts';
 import { Intake } from './intake.ts';
 import { walkXva, type XvaEvent, type XvaWalkMode } from './xva-walk.ts';
 
@@ -24,7 +24,7 @@ export interface XvaWalker {
 export async function createWalker(
   mode: XvaWalkMode,
   onEvent: (event: XvaEvent) => void,
-  share?: CheckShare,
+  share?: ChunkShare,
 ): Promise<XvaWalker> {
   const intake = new Intake();
   const walk = walkXva(intake, mode, await loadXxh64(), share);

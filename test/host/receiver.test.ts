@@ -33,6 +33,15 @@ test('after what has come, an error of the connection is told, again and again',
   await expect(open.receiver.next()).rejects.toMatchObject({ code: 'ECONNRESET', syscall: 'read' });
 });
 
+test('a socket that was closed before anybody listened is told', async () => {
+  const socket = connectTcp({ host: '127.0.0.1', port: 1, lookup: () => {} });
+  socket.on('error', () => {}).destroy();
+  await once(socket, 'close');
+  const receiver = new Receiver(true);
+  receiver.attach(socket);
+  await expect(receiver.next()).rejects.toMatchObject({ code: 'ECONNRESET' });
+});
+
 /** A receiver of what `send` sends, in one of the ways that a socket is opened. */
 async function receiving(
   way: Way,
