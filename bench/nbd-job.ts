@@ -6,18 +6,17 @@ import { report } from './job.ts';
 import { readClassically } from './nbd-classic.ts';
 
 const KIB = 1024;
-const MIB = 1024 * KIB;
 
-/** Reads the whole export into some buffers of 1 MiB, over and over: what nbdcopy does with `null:`. */
-async function intoBuffers(uri: string, buffers: number, options: NbdOptions): Promise<void> {
+/** Reads the whole export into some buffers, over and over: what nbdcopy does with `null:`. */
+async function intoBuffers(uri: string, buffers: number, size: number, options: NbdOptions): Promise<void> {
   await using disk = await connectNbd(uri, options);
   let next = 0;
   const reader = async () => {
-    const buffer = new Uint8Array(MIB);
+    const buffer = new Uint8Array(size);
     while (next < disk.size) {
       const offset = next;
-      next += MIB;
-      await disk.readInto(buffer.subarray(0, Math.min(MIB, disk.size - offset)), offset);
+      next += size;
+      await disk.readInto(buffer.subarray(0, Math.min(size, disk.size - offset)), offset);
     }
   };
   await Promise.all(Array.from({ length: buffers }, reader));
@@ -38,10 +37,11 @@ async function scattered(uri: string, count: number): Promise<void> {
   await Promise.all(Array.from({ length: count }, (_, i) => disk.readInto(new Uint8Array(64 * KIB), i * step)));
 }
 
-const [job, uri = '', argument = '', more = ''] = process.argv.slice(2);
+const [job, uri = '', argument = '', buffers = '', kib = ''] = process.argv.slice(2);
 const tls = process.env['BENCH_CA'] === undefined ? undefined : { ca: readFileSync(process.env['BENCH_CA'], 'utf8') };
 await report(async () => {
-  if (job === 'into') await intoBuffers(uri, Number(more), { connections: Number(argument), tls });
+  if (job === 'into')
+    await intoBuffers(uri, Number(buffers), Number(kib) * KIB, { connections: Number(argument), tls });
   else if (job === 'data') await dataBlocks(uri, Number(argument));
   else if (job === 'scattered') await scattered(uri, Number(argument));
   else if (job === 'classic') await readClassically(argument);
