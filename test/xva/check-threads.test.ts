@@ -140,7 +140,17 @@ describe('a large file', () => {
       const stdin = { contents, resolveDir: fileURLToPath(new URL('../..', import.meta.url)) };
       const js = "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);";
       const banner = format === 'esm' ? { js } : {};
-      await build({ stdin, bundle: true, platform: 'node', format, banner, outfile: program, logLevel: 'silent' });
+      const target = 'node22'; // as the package is built: that Node does not know `using`
+      await build({
+        stdin,
+        bundle: true,
+        platform: 'node',
+        target,
+        format,
+        banner,
+        outfile: program,
+        logLevel: 'silent',
+      });
       const { stdout, stderr } = await promisify(execFile)(process.execPath, [program, path()]);
       expect({ stdout, stderr }).toEqual({ stdout: 'true\n', stderr: '' });
     },
