@@ -50,16 +50,17 @@ test('not where it is not wanted, and a host that forbids it is a warning', asyn
   expect(manifest.warnings).toContainEqual(expect.objectContaining({ code: 'MIGRATION_NOT_BLOCKED' }));
 });
 
+/** What a run that was killed on another machine has written about itself. */
+const deadMark = (uuid: string) => ({
+  ...{ uuid, runId: 'dead', at: '2020-01-01T00:00:00Z' },
+  runner: { hostname: 'gone', pid: 1, thread: 0 },
+});
+const reason = (mark: object) => `xen-backup-sdk is backing this VM up: ${JSON.stringify(mark)}`;
+
 test('the block of a dead run is found and taken back; of a copy of it, and of a living run, not', async () => {
   await using pool = await startPool();
   const vm = await smallVm(pool);
-  const by = {
-    uuid: vm.uuid,
-    runId: 'dead',
-    runner: { hostname: 'gone', pid: 1, thread: 0 },
-    at: '2020-01-01T00:00:00Z',
-  };
-  const reason = (mark: object) => `xen-backup-sdk is backing this VM up: ${JSON.stringify(mark)}`;
+  const by = deadMark(vm.uuid);
   await pool.host.call('VM.add_to_blocked_operations', vm.ref, 'migrate_send', reason(by));
   await pool.host.call('VM.add_to_blocked_operations', vm.ref, 'pool_migrate', reason({ ...by, uuid: 'another' }));
   const leftovers = await findLeftovers(pool.host);
@@ -77,14 +78,8 @@ test.each([
 ] as const)('%s calls it what it is', async (code, message, times) => {
   await using pool = await startPool();
   const vm = await smallVm(pool);
-  const by = {
-    uuid: vm.uuid,
-    runId: 'dead',
-    runner: { hostname: 'gone', pid: 1, thread: 0 },
-    at: '2020-01-01T00:00:00Z',
-  };
-  const reason = `xen-backup-sdk is backing this VM up: ${JSON.stringify(by)}`;
-  await pool.host.call('VM.add_to_blocked_operations', vm.ref, 'migrate_send', reason);
+  const by = deadMark(vm.uuid);
+  await pool.host.call('VM.add_to_blocked_operations', vm.ref, 'migrate_send', reason(by));
   const method = 'VM.remove_from_blocked_operations';
   if (times > 0) pool.simulator.fault('call-error', { method, code: 'INTERNAL_ERROR', params: ['no'], times });
   const { manifest } = await backupVm(pool.host, pool.repository, { vm: vm.uuid });
