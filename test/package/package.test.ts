@@ -164,6 +164,16 @@ describe('installed', () => {
     expect(printed).toBe('true 3\n');
   });
 
+  test('small files are read in a thread, whatever flags the process has', async () => {
+    const printed = await inApp(`
+      import { directoryStore } from 'xen-backup-sdk/store';
+      const store = await directoryStore('${await tempDir()}');
+      await store.write('a', new Uint8Array(3));
+      for await (const bytes of store.readMany(['a'], 100)) console.log(bytes?.byteLength);
+    `);
+    expect(printed).toBe('3\n');
+  });
+
   test('an error thrown by one sub-path is an instance of the class of another', async () => {
     const printed = await inApp(`
       import { BackupError, FormatError } from 'xen-backup-sdk';
